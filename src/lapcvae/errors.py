@@ -27,7 +27,7 @@ class DataError(UserError):
     """Data between two stages is missing or does not have the form its reader needs."""
 
 
-class ValidationBreach(UserError):
+class ExpectationError(UserError):
     """The data set breaks one of the expectations in `params.yaml`."""
 
 

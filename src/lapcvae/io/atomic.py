@@ -57,7 +57,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             yield temporary
             temporary.chmod(0o644)
             _fsync(temporary)
-            os.replace(temporary, target)
+            temporary.replace(target)
             _fsync(target.parent)
     finally:
         if temporary is not None:
@@ -82,7 +82,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
                 _fsync(file)
             if target.is_dir():
                 shutil.rmtree(target)
-            os.replace(temporary, target)
+            temporary.replace(target)
             _fsync(target.parent)
     finally:
         if temporary is not None and temporary.exists():
