@@ -1,0 +1,77 @@
+"""The one MLflow run of a pipeline run: parent of the runs of its levels and baselines.
+
+Stages are separate processes. They agree on their parent without being told by each other:
+1. `LAPCVAE_PIPELINE_RUN` in the environment names it (the Prefect flow sets it);
+2. else it is the run tagged with the `dvc` process that all of them descend from; the first stage that needs one
+   creates it;
+3. else (a stage started by hand) it is a new one.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import psutil
+
+from lapcvae.config import read_params
+from lapcvae.registry.source import flatten, git_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+VARIABLE = "LAPCVAE_PIPELINE_RUN"
+_PARAMS_A_CALL = 100  # MLflow's limit
+_CLOCK_SLACK_S = 5.0  # a process's start is derived from the boot time, which moves a little when the clock is set
+
+
+def find_or_create(client: MlflowClient, experiment: str) -> str:
+    """The id of this process's pipeline run in the experiment with id `experiment`."""
+    if named := os.environ.get(VARIABLE):
+        return named
+    process = _dvc_ancestor()
+    if process is None:
+        return create(client, experiment)
+    key, started = f"{socket.gethostname()}:{process.pid}", process.create_time()
+    query = f"tags.kind = 'pipeline' and tags.dvc_process = '{key}'"
+    for run in client.search_runs([experiment], query, order_by=["attributes.start_time DESC"], max_results=1):
+        if abs(float(run.data.tags["dvc_started"]) - started) < _CLOCK_SLACK_S:
+            return str(run.info.run_id)
+    return create(client, experiment, {"dvc_process": key, "dvc_started": repr(started)})
+
+
+def create(client: MlflowClient, experiment: str, tags: dict[str, str] | None = None) -> str:
+    """A new pipeline run with every parameter of `params.yaml`, the git commit and `tags`; its id."""
+    from mlflow.entities import Param
+
+    name = f"{os.environ.get('DVC_EXP_NAME') or 'pipeline'} {datetime.now():%Y-%m-%d %H:%M}"
+    known = {"kind": "pipeline", "mlflow.user": getpass.getuser(), "mlflow.source.name": "dvc.yaml", **git_tags()}
+    run_id = str(client.create_run(experiment, run_name=name, tags=known | (tags or {})).info.run_id)
+    params = [Param(key, str(value)) for key, value in flatten(read_params()).items()]
+    for start in range(0, len(params), _PARAMS_A_CALL):
+        client.log_batch(run_id, params=params[start : start + _PARAMS_A_CALL])
+    return run_id
+
+
+def note_data(client: MlflowClient, run_id: str, digest: str) -> None:
+    """Say on a run which data set it used, as a tag and as the input that MLflow's pages show beside it."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    client.set_tag(run_id, "data_digest", digest)
+    faces = Dataset(name="faces", digest=digest[:36], source_type="dvc", source="dvc.lock")  # 36: MLflow's limit
+    client.log_inputs(run_id, [DatasetInput(faces, tags=[])])
+
+
+def _dvc_ancestor() -> psutil.Process | None:
+    """The nearest ancestor that is DVC's command: `dvc ...`, or `python -m dvc ...` as experiments start it."""
+    for parent in psutil.Process().parents():
+        try:
+            words = parent.cmdline()
+        except psutil.Error:
+            continue
+        if any(os.path.basename(word) == "dvc" for word in words[:3]):  # noqa: PTH119 (a word need not be a path)
+            return parent
+    return None
