@@ -1,0 +1,36 @@
+"""A real MLflow store for every test: a copy of one empty database, made once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from lapcvae.registry.store import open_client
+
+PARAMS = """\
+seed: 0
+levels:
+  3: {updates: 10, beta: 0.5}
+tracking: {experiment: faces, model: lapcvae}
+"""
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("DVC_ROOT", raising=False)
+        patch.chdir(folder)
+        open_client()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Path:
+    """A project folder with `params.yaml` and an empty store, current for the test, outside any DVC process."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "LAPCVAE_PIPELINE_RUN", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copy(empty_database, tmp_path)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
