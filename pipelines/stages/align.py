@@ -1,0 +1,34 @@
+"""align: data/raw and data/landmarks -> data/aligned, the accepted faces and a manifest row for every photograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lapcvae.config import load
+from lapcvae.data.align import AlignConfig, align
+from lapcvae.data.decode import DecodeConfig
+from lapcvae.data.executor import ExecutorConfig
+from lapcvae.data.split import SplitConfig
+from pipelines.stage import run_stage
+
+
+def work() -> str:
+    """Run the stage; returns its status line."""
+    counts = align(
+        raw=Path("data/raw"),
+        landmarks=Path("data/landmarks/landmarks.csv"),
+        out=Path("data/aligned"),
+        cache=Path(".cache/align/faces.sqlite"),
+        source=load(str, "source.kind"),
+        config=load(AlignConfig, "align"),
+        decode_config=load(DecodeConfig, "decode"),
+        split=load(SplitConfig, "split"),
+        executor=load(ExecutorConfig, "executor"),
+    )
+    accepted = counts.pop("accepted", 0)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+    return f"{accepted} accepted, {counts.total()} rejected" + (f" ({reasons})" if reasons else "")
+
+
+if __name__ == "__main__":
+    run_stage("align", work)

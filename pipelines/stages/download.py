@@ -1,0 +1,20 @@
+"""download: the source that params.yaml names -> data/raw (packed photographs and their index)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lapcvae.config import load
+from lapcvae.data.collect import collect
+from lapcvae.data.sources import SourceConfig
+from pipelines.stage import run_stage
+
+
+def work() -> str:
+    """Run the stage; returns its status line."""
+    stored, refused = collect(load(SourceConfig, "source"), Path("data/raw"))
+    return f"{stored} photographs, {refused} refused"
+
+
+if __name__ == "__main__":
+    run_stage("download", work)

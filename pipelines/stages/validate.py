@@ -1,0 +1,27 @@
+"""validate: data/aligned/manifest.csv -> reports/validation.json and reports/data_docs, or a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lapcvae.config import load
+from lapcvae.data.expectations import ValidateConfig
+from lapcvae.data.split import SplitConfig
+from lapcvae.data.validation import validate
+from pipelines.stage import run_stage
+
+
+def work() -> str:
+    """Run the stage; returns its status line."""
+    findings = validate(
+        manifest=Path("data/aligned/manifest.csv"),
+        report=Path("reports/validation.json"),
+        docs=Path("reports/data_docs"),
+        config=load(ValidateConfig, "validate"),
+        split=load(SplitConfig, "split"),
+    )
+    return f"{len(findings)} expectations hold; see reports/data_docs/index.html"
+
+
+if __name__ == "__main__":
+    run_stage("validate", work)

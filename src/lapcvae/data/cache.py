@@ -1,0 +1,73 @@
+"""Results kept by what they were made from, so that nothing is worked out twice.
+
+A lost cache costs time, never bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from lapcvae.errors import StorageError
+
+_BATCH = 500  # keys in one query; SQLite allows at least 999
+
+
+class ContentCache:
+    """A table from 16-byte keys to bytes in one SQLite file; a context manager, for one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = self._connect()
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"{path}: the cache cannot be opened ({error}); remove it or free the disk") from None
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=60)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute("CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        except sqlite3.DatabaseError as error:
+            db.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            # Not a database: a cache may be thrown away, so begin a new one.
+            self._path.unlink()
+            return self._connect()
+        return db
+
+    def __enter__(self) -> ContentCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The known ones among `keys`."""
+        known: dict[bytes, bytes] = {}
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            marks = ",".join("?" * len(batch))
+            known.update(self._db.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", batch))
+        return known
+
+    def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep `items`, all or none. Raises `StorageError` when the disk refuses."""
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", items)
+        except sqlite3.OperationalError as error:
+            raise StorageError(f"{self._path}: the cache could not be written ({error}); free some space") from None
+
+
+def key_of(*parts: str) -> bytes:
+    """A 16-byte key of some text; every part counts, and so do the borders between parts."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).digest()[:16]

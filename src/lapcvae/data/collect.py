@@ -1,0 +1,69 @@
+"""The `download` stage's work: everything in a source becomes a packed photograph or a refused row."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+from lapcvae.data.names import is_system, parent
+from lapcvae.data.photographs import PhotographWriter
+from lapcvae.data.sources import SourceConfig, open_source
+from lapcvae.errors import SourceError
+from lapcvae.io.archive import Member
+from lapcvae.io.atomic import atomic_folder
+from lapcvae.io.progress import progress
+
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+
+
+def collect(config: SourceConfig, out: Path) -> tuple[int, int]:
+    """Pack the source into `out` (see `data.photographs`); returns how many were stored and how many refused.
+
+    Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
+    """
+    with atomic_folder(out) as folder:
+        with PhotographWriter(folder) as writer, progress(label="download", unit=" photographs") as bar:
+            for member in open_source(config):
+                if member.kind != "folder":
+                    _take(member, config, writer)
+                    bar.update()
+        if not writer.stored:
+            raise SourceError(
+                f"the source `{config.kind}` {config.path} holds no photograph ({writer.refused} refused)"
+            )
+    return writer.stored, writer.refused
+
+
+def _take(member: Member, config: SourceConfig, writer: PhotographWriter) -> None:
+    identity = parent(member.name) if config.identity == "folder" else ""
+    reason = _refusal(member, config)
+    if reason:
+        writer.refuse(member.name, identity, reason)
+        return
+    try:
+        data = member.read(config.max_file_bytes + 1)
+    except _UNREADABLE:
+        # In a tar the stream itself is broken then, and the next member says so; a zip goes on after a bad member.
+        writer.refuse(member.name, identity, "unreadable")
+        return
+    if len(data) > config.max_file_bytes:
+        writer.refuse(member.name, identity, "file_too_large")
+    elif not data:
+        writer.refuse(member.name, identity, "empty")
+    else:
+        writer.store(member.name, identity, data)
+
+
+def _refusal(member: Member, config: SourceConfig) -> str:
+    if is_system(member.name):
+        return "system_file"
+    if member.kind == "other":
+        return "not_a_file"
+    if member.kind == "encrypted":
+        return "encrypted"
+    if member.kind == "damaged":
+        return "unreadable"
+    if member.size > config.max_file_bytes:
+        return "file_too_large"
+    return "" if member.size else "empty"

@@ -1,0 +1,130 @@
+"""Bytes of unknown origin to one upright 8-bit RGB image, or a reason why not.
+
+The header is judged before anything is decoded, so that memory is bounded by `DecodeConfig` whatever a file claims.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+# Formats that photographs come in. Others that Pillow knows (PostScript, PDF, fonts) are not opened at all.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT,),
+    3: (Image.Transpose.ROTATE_180,),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM,),
+    5: (Image.Transpose.TRANSPOSE,),
+    6: (Image.Transpose.ROTATE_270,),
+    7: (Image.Transpose.TRANSVERSE,),
+    8: (Image.Transpose.ROTATE_90,),
+}
+_MAX_PIXELS = 89_478_485  # above this Pillow takes any image for a bomb
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """The `decode` section of params.yaml: what is refused before decoding."""
+
+    max_pixels: int  # width times height
+    min_side_px: int  # of the shorter side
+    max_aspect: float  # longer over shorter side
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_pixels <= _MAX_PIXELS:
+            raise ValueError(f"max_pixels must be above 0 and at most {_MAX_PIXELS}")
+        if self.min_side_px < 1 or self.max_aspect < 1:
+            raise ValueError("min_side_px and max_aspect must be at least 1")
+
+
+class Unreadable(Exception):  # noqa: N818 - an outcome, not a failure of the program
+    """A photograph cannot be used; `reason` is one of `reasons.REASONS`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(data: bytes, config: DecodeConfig) -> np.ndarray:
+    """The first image in `data`, turned upright by its EXIF: uint8 (height, width, 3), RGB.
+
+    Transparent parts are laid on white; 16-bit values keep their upper byte. Raises `Unreadable`.
+    """
+    if not data:
+        raise Unreadable("empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of every odd tag; only what it refuses matters here
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = _open(data)
+        _check_header(image, config)
+        try:
+            turned = _upright(_rgb(image), image)
+        except Unreadable:
+            raise
+        except Exception as error:  # a decoder may fail in any way on a damaged file: that is the file's fault
+            raise Unreadable(_blame(error)) from None
+    return turned
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Unreadable("too_many_pixels") from None
+    except Image.UnidentifiedImageError:
+        raise Unreadable("not_an_image") from None
+    except Exception as error:
+        raise Unreadable(_blame(error)) from None
+
+
+def _check_header(image: Image.Image, config: DecodeConfig) -> None:
+    width, height = image.size
+    if width * height > config.max_pixels:
+        raise Unreadable("too_many_pixels")
+    if min(width, height) < config.min_side_px:
+        raise Unreadable("too_small")
+    if max(width, height) > config.max_aspect * min(width, height):
+        raise Unreadable("extreme_aspect")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode in ("F", "LAB", "HSV"):
+        raise Unreadable("unsupported_mode")
+    if mode == "I" or mode.startswith("I;"):
+        return Image.fromarray(_upper_byte(np.asarray(image))).convert("RGB")
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return image if mode == "RGB" else image.convert("RGB")
+
+
+def _upper_byte(values: np.ndarray) -> np.ndarray:
+    wide = values.astype(np.int64)
+    if wide.min(initial=0) < 0 or wide.max(initial=0) > 0xFFFF:
+        raise Unreadable("unsupported_mode")
+    return (wide >> 8 if wide.max(initial=0) > 0xFF else wide).astype(np.uint8)
+
+
+def _upright(rgb: Image.Image, original: Image.Image) -> np.ndarray:
+    rgb.load()
+    try:
+        orientation = original.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF costs the orientation, not the photograph
+        orientation = 1
+    for turn in _TURNS.get(orientation, ()):
+        rgb = rgb.transpose(turn)
+    return np.ascontiguousarray(np.asarray(rgb))
+
+
+def _blame(error: Exception) -> str:
+    text = str(error).lower()
+    if isinstance(error, EOFError) or "truncated" in text or "unexpected end" in text:
+        return "truncated"
+    return "undecodable"

@@ -1,0 +1,152 @@
+"""What the manifest must look like before anything is trained on it: a Great Expectations suite from `params.yaml`.
+
+The only file that imports great_expectations, and only when it is used (the import takes seconds).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lapcvae.data.reasons import REASONS
+from lapcvae.data.split import SPLITS
+from lapcvae.errors import DataError
+
+_FORMAT = {"result_format": "COMPLETE"}
+_SHOWN = 5  # photographs named for each breach
+
+
+@dataclass(frozen=True)
+class Range:
+    """Limits on a column of the accepted photographs; all but `share_outside` of them must lie within."""
+
+    low: float
+    high: float
+    share_outside: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.low > self.high or not 0 <= self.share_outside < 1:
+            raise ValueError("low must not exceed high, and share_outside must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """The `validate` section of params.yaml."""
+
+    ranges: dict[str, Range]  # of columns of the manifest, over the accepted photographs
+    totals: dict[str, Range]  # of the figures of `data.summary.summarise`
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one expectation; `examples` are names of photographs that break it."""
+
+    expectation: str
+    holds: bool
+    observed: str
+    examples: tuple[str, ...]
+
+
+def examine(
+    table: pd.DataFrame, totals: dict[str, float], config: ValidateConfig, docs: Path | None = None
+) -> list[Finding]:
+    """Run both suites, on a manifest's table and on its totals; with `docs`, write Data Docs there (`index.html`)."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package warns about its own dependencies
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        photographs = _with_group_splits(table)
+        definitions = [
+            _definition(gx, context, "photographs", _photographs(gx, photographs, config)),
+            _definition(gx, context, "totals", _totals(gx, totals, config)),
+        ]
+        if docs is not None:
+            _add_site(context, docs)
+        frames = (photographs, pd.DataFrame([totals]))
+        outcomes = []
+        for definition, frame in zip(definitions, frames, strict=True):
+            checkpoint = gx.Checkpoint(name=definition.name, validation_definitions=[definition], result_format=_FORMAT)
+            run = context.checkpoints.add_or_update(checkpoint).run(batch_parameters={"dataframe": frame})
+            outcomes += [outcome for result in run.run_results.values() for outcome in result.results]
+        if docs is not None:
+            context.build_data_docs()
+    return sorted((_finding(outcome) for outcome in outcomes), key=lambda finding: finding.expectation)
+
+
+def _with_group_splits(table: pd.DataFrame) -> pd.DataFrame:
+    accepted = table[table.status == "accepted"]
+    splits = accepted.groupby("group").split.nunique()
+    return table.assign(group_splits=table.group.map(splits).fillna(0).astype(int))
+
+
+def _definition(gx: Any, context: Any, name: str, expectations: list[Any]) -> Any:
+    source = context.data_sources.add_or_update_pandas(name)
+    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
+    suite = context.suites.add_or_update(gx.ExpectationSuite(name, expectations=expectations))
+    return context.validation_definitions.add_or_update(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+
+
+def _add_site(context: Any, docs: Path) -> None:
+    docs.mkdir(parents=True, exist_ok=True)
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
+    index = {"class_name": "DefaultSiteIndexBuilder"}
+    context.add_data_docs_site(
+        "local", {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
+    )
+
+
+def _photographs(gx: Any, table: pd.DataFrame, config: ValidateConfig) -> list[Any]:
+    e = gx.expectations
+    accepted = {"row_condition": 'status=="accepted"', "condition_parser": "pandas"}
+    rejected = {"row_condition": 'status=="rejected"', "condition_parser": "pandas"}
+    checks = [
+        e.ExpectColumnValuesToBeInSet(column="status", value_set=["accepted", "rejected"]),
+        e.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS), **accepted),
+        e.ExpectColumnValuesToBeInSet(column="reason", value_set=sorted(REASONS), **rejected),
+        e.ExpectColumnValuesToBeInSet(column="reason", value_set=[""], **accepted),
+        e.ExpectColumnValuesToMatchRegex(column="sha256", regex="^[0-9a-f]{64}$", **accepted),
+        e.ExpectColumnValuesToBeUnique(column="row", **accepted),
+        e.ExpectColumnValuesToBeUnique(column="pixels_sha256", **accepted),
+        e.ExpectColumnValuesToBeInSet(column="group_splits", value_set=[1], **accepted),
+    ]
+    return checks + [_between(gx, c, limits, table, "ranges", **accepted) for c, limits in config.ranges.items()]
+
+
+def _totals(gx: Any, totals: dict[str, float], config: ValidateConfig) -> list[Any]:
+    table = pd.DataFrame([totals])
+    return [_between(gx, name, limits, table, "totals") for name, limits in config.totals.items() if name in totals]
+
+
+def _between(gx: Any, column: str, limits: Range, table: pd.DataFrame, section: str, **where: str) -> Any:
+    if column not in table.columns:
+        raise DataError(f"validate.{section} names `{column}`; known: {', '.join(table.columns)}")
+    return gx.expectations.ExpectColumnValuesToBeBetween(
+        column=column, min_value=limits.low, max_value=limits.high, mostly=1 - limits.share_outside, **where
+    )
+
+
+def _finding(outcome: Any) -> Finding:
+    settings = outcome.expectation_config
+    kwargs = {k: v for k, v in settings.kwargs.items() if k not in ("batch_id", "condition_parser")}
+    condition = kwargs.pop("row_condition", None)
+    if condition is not None:
+        kwargs["where"] = condition["pass_through_filter"] if isinstance(condition, dict) else str(condition)
+    text = f"{settings.type}({', '.join(f'{k}={v!r}' for k, v in sorted(kwargs.items()))})"
+    result = outcome.result or {}
+    names = [str(row["name"]) for row in result.get("unexpected_index_list") or [] if "name" in row]
+    observed = f"{result.get('unexpected_count', 0)} of {result.get('element_count', 0)} outside"
+    values = result.get("partial_unexpected_list") or []
+    if values:
+        observed += f", such as {values[0]}"
+    return Finding(text, bool(outcome.success), observed, tuple(sorted(names)[:_SHOWN]))

@@ -1,0 +1,152 @@
+"""The `landmarks` stage's work: what each distinct photograph shows, worked out once by content and kept."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import imagehash
+import numpy as np
+from PIL import Image
+
+from lapcvae.data.cache import ContentCache, key_of
+from lapcvae.data.decode import DecodeConfig, Unreadable, decode
+from lapcvae.data.detector import DetectorConfig, Face, detect
+from lapcvae.data.executor import ExecutorConfig, run
+from lapcvae.data.photographs import Entry, read_index, read_photograph
+from lapcvae.errors import DataError
+from lapcvae.io.atomic import atomic_path
+from lapcvae.io.progress import progress
+
+COLUMNS = ("sha256", "reason", "width", "height", "sharpness", "pixels_sha256", "phash", "faces")
+_TASK = 16  # photographs a task: small enough to keep all cores busy to the end
+_BATCH = 2048  # photographs looked up and written at a time
+_FORMAT = "1"  # part of the cache key; raise it when `Sight` or how it is made changes
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one photograph shows. Where `reason` is not empty the rest is empty: it could not be read."""
+
+    sha256: str  # of the original bytes
+    reason: str = ""
+    width: int = 0  # pixels, upright
+    height: int = 0
+    sharpness: float = 0.0  # variance of the Laplacian of its grey values (0-255), at its own size
+    pixels_sha256: str = ""  # of the decoded upright RGB pixels and their shape
+    phash: str = ""  # 64-bit perceptual hash, 16 hex digits
+    faces: tuple[Face, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Task:
+    raw: Path
+    entries: tuple[Entry, ...]
+    decode: DecodeConfig
+    detector: DetectorConfig
+
+
+def look(data: bytes, sha256: str, decode_config: DecodeConfig, detector: DetectorConfig) -> Sight:
+    """Decode one photograph and find its faces; never raises for what is wrong with the photograph."""
+    try:
+        image = decode(data, decode_config)
+    except Unreadable as unreadable:
+        return Sight(sha256, unreadable.reason)
+    try:
+        faces = tuple(detect(image, detector))
+    except Exception:  # the detector's own slips on odd pictures concern that picture only
+        return Sight(sha256, "detector_failed")
+    height, width = image.shape[:2]
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    sharpness = round(float(cv2.Laplacian(grey, cv2.CV_32F).var()), 3)
+    pixels = hashlib.sha256(f"{width}x{height}:".encode() + image.tobytes()).hexdigest()
+    phash = str(imagehash.phash(Image.fromarray(grey)))
+    return Sight(sha256, "", width, height, sharpness, pixels, phash, faces)
+
+
+def _look_at(task: _Task) -> list[Sight]:
+    return [
+        look(read_photograph(task.raw, e.shard, e.offset, e.bytes), e.sha256, task.decode, task.detector)
+        for e in task.entries
+    ]
+
+
+def find_landmarks(
+    raw: Path, out: Path, cache: Path, decode_config: DecodeConfig, detector: DetectorConfig, executor: ExecutorConfig
+) -> tuple[int, int]:
+    """Write `out` (see `read_sights`) for every distinct photograph in `raw`; returns how many, how many new."""
+    version = f"{_FORMAT}|{decode_config}|{detector.version}"
+    total = new = 0
+    seen: set[bytes] = set()
+    entries = (e for e in read_index(raw) if not e.reason and _first(bytes.fromhex(e.sha256)[:16], seen))
+    with ContentCache(cache) as kept, atomic_path(out) as temporary, temporary.open("w", newline="") as stream:
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        with progress(label="landmarks", unit=" photographs") as bar:
+            while batch := list(itertools.islice(entries, _BATCH)):
+                keys = {e.sha256: key_of(version, e.sha256) for e in batch}
+                known = kept.get(list(keys.values()))
+                missing = [e for e in batch if keys[e.sha256] not in known]
+                bar.update(len(batch) - len(missing))
+                for sights in run(_look_at, _tasks(missing, raw, decode_config, detector), executor):
+                    fresh = {keys[s.sha256]: _pack(s) for s in sights}
+                    kept.put(fresh.items())  # at once, so that an interrupted run keeps what it has seen
+                    known |= fresh
+                    bar.update(len(sights))
+                rows.writerows(_row(_unpack(known[keys[e.sha256]])) for e in batch)
+                total, new = total + len(batch), new + len(missing)
+    return total, new
+
+
+def _first(key: bytes, seen: set[bytes]) -> bool:
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def _tasks(entries: list[Entry], raw: Path, decoding: DecodeConfig, detector: DetectorConfig) -> Iterable[_Task]:
+    for start in range(0, len(entries), _TASK):
+        yield _Task(raw, tuple(entries[start : start + _TASK]), decoding, detector)
+
+
+def _pack(sight: Sight) -> bytes:
+    return json.dumps(asdict(sight)).encode()
+
+
+def _unpack(data: bytes) -> Sight:
+    tree = json.loads(data)
+    return Sight(**{**tree, "faces": tuple(_face(f) for f in tree["faces"])})
+
+
+def _face(tree: dict) -> Face:
+    return Face(tree["score"], tuple(tree["box"]), tuple(tree["points"]))
+
+
+def _row(sight: Sight) -> list[object]:
+    row = [getattr(sight, column) for column in COLUMNS[:-1]]
+    return [*row, json.dumps([asdict(face) for face in sight.faces])]
+
+
+def read_sights(path: Path) -> Iterator[Sight]:
+    """The rows that `find_landmarks` wrote, in order. Raises `DataError` where there is no such file."""
+    if not path.is_file():
+        raise DataError(f"{path}: not found; run `dvc repro landmarks` first")
+    with path.open(newline="") as stream:
+        rows = csv.reader(stream)
+        if tuple(next(rows, ())) != COLUMNS:
+            raise DataError(f"{path}: its columns are not {', '.join(COLUMNS)}; run `dvc repro --force landmarks`")
+        for digest, reason, width, height, sharpness, pixels, phash, faces in rows:
+            found = tuple(_face(f) for f in json.loads(faces))
+            yield Sight(digest, reason, int(width), int(height), float(sharpness), pixels, phash, found)
+
+
+def point_array(face: Face) -> np.ndarray:
+    """A face's five points as float64 (5, 2): x, y."""
+    return np.array(face.points, dtype=np.float64).reshape(5, 2)

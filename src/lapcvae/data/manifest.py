@@ -1,0 +1,122 @@
+"""The manifest: one row a photograph, accepted or rejected, beside one packed array of the accepted ones."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from lapcvae.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photograph. Measures of a rejected one are 0 as far as it did not come to be measured."""
+
+    name: str  # as in the source, escaped to one printable line
+    source: str  # the kind of source it came from
+    identity: str  # the person, as far as the source says
+    sha256: str  # of the original bytes
+    status: str  # accepted | rejected
+    reason: str = ""  # one of `reasons.REASONS` if rejected
+    row: int = -1  # of images.npy, -1 if rejected
+    split: str = ""  # train | val | test if accepted
+    group: str = ""  # what never crosses a split: the person, or else the photograph itself
+    pixels_sha256: str = ""  # of the decoded original pixels
+    aligned_sha256: str = ""  # of the aligned pixels
+    phash: str = ""  # 64-bit perceptual hash of the photograph, hex
+    width: int = 0  # pixels, upright
+    height: int = 0
+    faces: int = 0  # found in the photograph
+    score: float = 0.0  # of the chosen face, 0 to 1
+    residual: float = 0.0  # of the five points to the template, share of the eye distance
+    rotation_deg: float = 0.0  # that the alignment undid
+    eye_distance_px: float = 0.0  # in the source photograph
+    sharpness: float = 0.0  # variance of the Laplacian, whole photograph
+    brightness: float = 0.0  # mean grey value of the aligned face, 0 to 255
+    contrast: float = 0.0  # standard deviation of the same
+    aligned_sharpness: float = 0.0  # variance of the Laplacian of the same
+    border_share: float = 0.0  # of the crop, filled by reflection, 0 to 1
+    black_share: float = 0.0  # of the crop, black, 0 to 1
+
+
+COLUMNS = tuple(f.name for f in fields(Row))
+_TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
+
+
+class ManifestWriter:
+    """Writes rows to a CSV file as they come; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("w", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._stream, lineterminator="\n")
+        self._rows.writerow(COLUMNS)
+
+    def __enter__(self) -> ManifestWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def write(self, row: Row) -> None:
+        """Append one row."""
+        self._rows.writerow(asdict(row).values())
+
+
+def read_manifest(path: Path) -> Iterator[Row]:
+    """The manifest's rows in order. Raises `DataError` where there is no such file or its columns are others."""
+    if not path.is_file():
+        raise DataError(f"{path}: not found; run `dvc repro align` first")
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = csv.reader(stream)
+        if tuple(next(rows, ())) != COLUMNS:
+            raise DataError(f"{path}: its columns are not those of this version; run `dvc repro --force align`")
+        for values in rows:
+            yield Row(**{c: _TYPES[c](v) for c, v in zip(COLUMNS, values, strict=True)})
+
+
+class ImagesWriter:
+    """Writes a .npy file of uint8 (N, size, size, 3) whose N is known only at the end; a context manager."""
+
+    _HEADER_BYTES = 128
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._stream = path.open("wb")
+        self._size = size
+        self._stream.write(bytes(self._HEADER_BYTES))
+        self.count = 0
+
+    def __enter__(self) -> ImagesWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._stream.seek(0)
+                self._stream.write(self._header())
+        finally:
+            self._stream.close()
+
+    def append(self, image: bytes | np.ndarray) -> int:
+        """Append one image's bytes; returns its row."""
+        data = image if isinstance(image, bytes) else image.tobytes()
+        if len(data) != self._size * self._size * 3:
+            raise ValueError(f"an image of {len(data)} bytes does not fit {self._size} x {self._size} x 3")
+        self._stream.write(data)
+        self.count += 1
+        return self.count - 1
+
+    def _header(self) -> bytes:
+        shape = (self.count, self._size, self._size, 3)
+        text = repr({"descr": "|u1", "fortran_order": False, "shape": shape}).encode()
+        length = self._HEADER_BYTES - 10
+        return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"

@@ -1,0 +1,62 @@
+"""Names from anywhere, made safe to store and print: they are data, and never become paths of ours."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+_SYSTEM = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "$recycle.bin", "lost+found"})
+_SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def printable(name: str) -> str:
+    """`name` on one line: backslash, control, format and undecodable characters become escapes, all else stays.
+
+    The escape is one to one, so different names stay different, and `unescaped` gives the name back.
+    """
+    return "".join(_escape(c) for c in name)
+
+
+def unescaped(text: str) -> str:
+    """The name that `printable` turned into `text`."""
+    out, i = [], 0
+    back = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+    width = {"x": 2, "u": 4, "U": 8}
+    while i < len(text):
+        if text[i] != "\\":
+            out.append(text[i])
+            i += 1
+            continue
+        kind = text[i + 1]
+        if kind in back:
+            out.append(back[kind])
+            i += 2
+            continue
+        code = int(text[i + 2 : i + 2 + width[kind]], 16)
+        # \xNN stands for a byte that was no text; Python holds such bytes as U+DC80..U+DCFF.
+        out.append(chr(0xDC00 + code if kind == "x" and code >= 0x80 else code))
+        i += 2 + width[kind]
+    return "".join(out)
+
+
+def _escape(c: str) -> str:
+    if c in _SHORT:
+        return _SHORT[c]
+    code = ord(c)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if c.isprintable():
+        return c
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def is_system(name: str) -> bool:
+    """Whether any part of a source's name is hidden (leading dot) or one that operating systems leave behind."""
+    parts = [p for p in name.split("/") if p not in ("", ".", "..")]
+    return any(p.startswith(".") or p.lower() in _SYSTEM for p in parts)
+
+
+def parent(name: str) -> str:
+    """The name of the folder that holds the member `name`, escaped; empty at the top."""
+    return printable(PurePosixPath(name).parent.name)

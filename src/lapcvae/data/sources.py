@@ -1,0 +1,95 @@
+"""Where photographs come from: each kind of source is opened, verified, and read as one stream of members."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lapcvae.config import load
+from lapcvae.errors import SourceError
+from lapcvae.io.archive import ArchiveLimits, Kind, Member, members
+from lapcvae.io.fetch import RemoteFile, check, fetch
+
+MIRRORS = Path(__file__).with_name("mirrors.yaml")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The `source` section of params.yaml."""
+
+    kind: Literal["sample", "folder", "archive"]
+    path: str  # of the folder or archive; the other kinds have theirs in mirrors.yaml
+    sha256: str  # of the archive, checked before it is opened; empty: not checked
+    identity: Literal["folder", "none"]
+    max_file_bytes: int
+    max_members: int
+    max_total_bytes: int
+    max_ratio: float
+
+    def __post_init__(self) -> None:
+        if self.kind in ("folder", "archive") and not self.path:
+            raise ValueError(f"kind `{self.kind}` needs `path`")
+        if min(self.max_file_bytes, self.max_members, self.max_total_bytes, self.max_ratio) <= 0:
+            raise ValueError("the limits must be above 0")
+
+    @property
+    def limits(self) -> ArchiveLimits:
+        """The part that concerns archives as a whole."""
+        return ArchiveLimits(self.max_members, self.max_total_bytes, self.max_ratio)
+
+
+def open_source(config: SourceConfig) -> Iterator[Member]:
+    """Every member of the source. Raises `SourceError` if it is missing, wrong or unsafe; never follows a link."""
+    if config.kind == "folder":
+        return folder_members(Path(config.path).expanduser(), config.max_members)
+    if config.kind == "archive":
+        path = Path(config.path).expanduser()
+        if config.sha256:
+            check(path, config.sha256)
+        return members(path, config.limits)
+    (file,) = load(tuple[RemoteFile, ...], config.kind, MIRRORS)
+    return members(fetch(file), config.limits)
+
+
+def folder_members(folder: Path, max_members: int) -> Iterator[Member]:
+    """Every entry below `folder`, sorted by name within each folder, links and special files named but not opened."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder; check source.path")
+    pending, count = [""], 0
+    while pending:
+        inside = pending.pop()
+        try:
+            entries = sorted(os.scandir(folder / inside), key=lambda entry: entry.name)
+        except OSError:
+            yield Member(inside, "damaged", 0, lambda limit: b"")
+            continue
+        below = []
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            count += 1
+            if count > max_members:
+                raise SourceError(
+                    f"{folder}: more than {max_members:,} entries; raise source.max_members if it is right"
+                )
+            if entry.is_dir(follow_symlinks=False):
+                below.append(name)
+            else:
+                yield _folder_member(Path(entry.path), name)
+        pending.extend(reversed(below))
+
+
+def _folder_member(path: Path, name: str) -> Member:
+    status = path.lstat()
+    kind: Kind = "file" if stat.S_ISREG(status.st_mode) else "other"
+
+    def read(limit: int) -> bytes:
+        # O_NOFOLLOW and O_NONBLOCK: what was a file a moment ago may be a link or a FIFO now.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as stream:
+            return stream.read(limit)
+
+    return Member(name, kind, status.st_size, read)

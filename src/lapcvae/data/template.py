@@ -1,0 +1,55 @@
+"""The CelebA aligned layout (178 x 218 pixels) and the least-squares similarity that brings five points to it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+WIDTH_PX, HEIGHT_PX = 178, 218
+CROP_LEFT, CROP_TOP, CROP_SIDE = 15, 40, 148  # the published protocol: columns 15..163, rows 40..188
+
+# Eyes and the middle of the mouth stand where CelebA's authors put them; the nose and the mouth's half-width are the
+# mean of the aligned data set. x, y of left eye, right eye, nose, left and right mouth corner; left as the viewer sees.
+POINTS = np.array([[69.7, 111.0], [107.2, 111.0], [88.2, 135.4], [71.7, 152.5], [105.2, 152.5]])
+EYE_DISTANCE = float(np.linalg.norm(POINTS[1] - POINTS[0]))
+
+
+def similarity(points: np.ndarray, target: np.ndarray = POINTS) -> np.ndarray:
+    """The similarity (rotation, one scale, shift; no mirroring) from `points` to `target` with least squared error.
+
+    Both are (N, 2); returns float64 (2, 3). Umeyama, IEEE PAMI 13(4), 1991. Raises `ValueError` where all `points`
+    are one.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    mean_from, mean_to = points.mean(0), target.mean(0)
+    centred_from, centred_to = points - mean_from, target - mean_to
+    variance = (centred_from**2).sum() / len(points)
+    if variance < 1e-12:
+        raise ValueError("all points are one point: no similarity fits")
+    u, d, vt = np.linalg.svd(centred_to.T @ centred_from / len(points))
+    sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt)) or 1.0])
+    rotation = u @ np.diag(sign) @ vt
+    scale = (d * sign).sum() / variance
+    shift = mean_to - scale * rotation @ mean_from
+    return np.column_stack([scale * rotation, shift])
+
+
+def residual(points: np.ndarray, matrix: np.ndarray, target: np.ndarray = POINTS) -> float:
+    """Root mean square distance of the mapped `points` from `target`, as a share of the template's eye distance."""
+    mapped = points @ matrix[:, :2].T + matrix[:, 2]
+    return float(np.sqrt(((mapped - target) ** 2).sum(1).mean()) / EYE_DISTANCE)
+
+
+def rotation_deg(matrix: np.ndarray) -> float:
+    """The angle by which `matrix` turns, -180 to 180 degrees."""
+    return float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+
+
+def to_crop(matrix: np.ndarray, size: int) -> np.ndarray:
+    """From source pixels to pixels of the centre crop at `size` x `size`, given the similarity to the template.
+
+    Pixel centres are whole numbers on both sides, so half a pixel goes on before scaling and comes off after.
+    """
+    gain = size / CROP_SIDE
+    crop = gain * matrix
+    crop[:, 2] += gain * (0.5 - np.array([CROP_LEFT, CROP_TOP])) - 0.5
+    return crop

@@ -1,0 +1,74 @@
+"""One warp from a photograph to an aligned face, with antialiasing, and what is measured on the way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lapcvae.data.template import to_crop
+
+_BLACK = 3  # grey values up to this count as black: JPEG noise on the wedges of rotated photographs
+_MOST_SAMPLES = 8  # a side of an output pixel; larger reductions shrink the photograph first
+
+
+@dataclass(frozen=True)
+class Look:
+    """Measures of one aligned face; grey values are 0 to 255."""
+
+    brightness: float  # mean grey value
+    contrast: float  # standard deviation of the grey values
+    aligned_sharpness: float  # variance of the Laplacian of the grey values
+    border_share: float  # of the crop, outside the photograph and filled by reflection, 0 to 1
+    black_share: float  # of the crop's pixels that are black in all channels, 0 to 1
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """The centre crop of the template, uint8 (size, size, 3), of an RGB uint8 (H, W, 3) image.
+
+    `matrix` (2, 3) maps source pixels to the 178 x 218 template. Where the crop leaves the photograph it is reflected.
+    The crop is sampled on a grid at least as fine as the photograph's own, then averaged: no alias, one resampling.
+    """
+    crop = to_crop(matrix, size)
+    reduction = 1 / math.hypot(crop[0, 0], crop[1, 0])  # source pixels a pixel of the result
+    if reduction > _MOST_SAMPLES:
+        image, crop = _shrink(image, crop, reduction / _MOST_SAMPLES * 2)
+        reduction = 1 / math.hypot(crop[0, 0], crop[1, 0])
+    samples = max(1, math.ceil(reduction - 0.05))
+    fine = samples * crop
+    fine[:, 2] += (samples - 1) / 2
+    side = samples * size
+    sampled = cv2.warpAffine(image, fine, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return sampled if samples == 1 else cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _shrink(image: np.ndarray, crop: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    height, width = image.shape[:2]
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    gain = np.array([width / small[0], height / small[1]])
+    matrix = crop.copy()
+    matrix[:, 2] += crop[:, :2] @ (gain / 2 - 0.5)
+    matrix[:, :2] *= gain
+    return cv2.resize(image, small, interpolation=cv2.INTER_AREA), matrix
+
+
+def border_share(matrix: np.ndarray, width: int, height: int, size: int) -> float:
+    """The share of the crop that lies outside a photograph of `width` x `height`, 0 to 1."""
+    crop = to_crop(matrix, size)
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
+    frame = (corners @ crop[:, :2].T + crop[:, 2]).astype(np.float32)
+    target = np.array([[0, 0], [size, 0], [size, size], [0, size]], dtype=np.float32) - 0.5
+    inside, _ = cv2.intersectConvexConvex(frame, target)
+    return min(1.0, max(0.0, 1 - inside / size**2))
+
+
+def measure(face: np.ndarray, outside: float) -> Look:
+    """Measure an aligned face, uint8 (size, size, 3); `outside` is its border share."""
+    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
+    mean, spread = cv2.meanStdDev(grey)
+    _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
+    black = cv2.countNonZero(cv2.inRange(face, (0, 0, 0), (_BLACK, _BLACK, _BLACK))) / grey.size
+    values = (mean[0, 0], spread[0, 0], edges[0, 0] ** 2, outside, black)
+    return Look(*(round(float(v), 4) for v in values))
