@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from lapcvae.registry.store import open_client
 
 PARAMS = """\

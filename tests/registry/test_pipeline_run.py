@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
+
 from lapcvae.registry import tracking
 from lapcvae.registry.store import open_client
-from mlflow.entities import Run
 
 STAGE = """\
 import sys

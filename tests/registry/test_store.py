@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lapcvae.registry.store import open_client, open_experiment, project_top, tracking_uri
 
 

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from lapcvae.errors import ConfigError
 from lapcvae.registry import tracking
 from lapcvae.registry.store import open_client
-from PIL import Image
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -59,26 +60,30 @@ def test_run_ends_as_its_body_does(project: Path, error: type[BaseException], st
 
 
 def test_parent_is_running_while_a_child_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAPCVAE_PIPELINE_RUN", "flow 1")
     client = open_client()
     with tracking.child_run("level 3", "level", {}) as first:
         parent = client.get_run(first.run_id).data.tags["mlflow.parentRunId"]
-    monkeypatch.setenv("LAPCVAE_PIPELINE_RUN", parent)
     assert client.get_run(parent).info.status == "FINISHED"
     with tracking.child_run("level 2", "level", {}) as second:
         assert client.get_run(parent).info.status == "RUNNING"
         assert client.get_run(second.run_id).data.tags["mlflow.parentRunId"] == parent
     assert client.get_run(parent).info.status == "FINISHED"
 
+    monkeypatch.setenv("LAPCVAE_PIPELINE_RUN", "flow 2")
+    with tracking.child_run("level 2", "level", {}) as third:
+        assert client.get_run(third.run_id).data.tags["mlflow.parentRunId"] != parent
+
 
 def test_finish_pipeline_logs_flat_metrics_reports_and_tags(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAPCVAE_PIPELINE_RUN", "flow 1")
     with tracking.child_run("level 3", "level", {}) as child:
         pass
-    client = open_client()
-    parent = client.get_run(child.run_id).data.tags["mlflow.parentRunId"]
-    monkeypatch.setenv("LAPCVAE_PIPELINE_RUN", parent)
     Path("index.html").write_text("<p>report</p>")
     metrics = {"lapcvae": {"rmse_mean": 17.5, "levels": {"3": {"kl_nats": 4}}}, "device": "cpu"}
-    assert tracking.finish_pipeline(metrics, [Path("index.html")], {"made_by": child.run_id}, DIGEST) == parent
+    parent = tracking.finish_pipeline(metrics, [Path("index.html")], {"made_by": child.run_id}, DIGEST)
+    client = open_client()
+    assert client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent
     run = client.get_run(parent)
     assert run.data.metrics == {"lapcvae.rmse_mean": 17.5, "lapcvae.levels.3.kl_nats": 4.0}
     assert run.data.tags["made_by"] == child.run_id
@@ -127,7 +132,7 @@ def test_store_lost_amid_training_stops_the_log_and_not_the_training(
 def test_wrong_tracking_section_is_an_error_that_names_it(project: Path) -> None:
     Path("params.yaml").write_text("tracking: {experimnt: faces, model: lapcvae}\n")
     with (
-        pytest.raises(ConfigError, match="tracking.experimnt.*did you mean `experiment`"),
+        pytest.raises(ConfigError, match=r"tracking\.experimnt.*did you mean `experiment`"),
         tracking.child_run("level 3", "level", {}),
     ):
         pass

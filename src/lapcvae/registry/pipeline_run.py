@@ -1,10 +1,10 @@
 """The one MLflow run of a pipeline run: parent of the runs of its levels and baselines.
 
-Stages are separate processes. They agree on their parent without being told by each other:
-1. `LAPCVAE_PIPELINE_RUN` in the environment names it (the Prefect flow sets it);
-2. else it is the run tagged with the `dvc` process that all of them descend from; the first stage that needs one
-   creates it;
-3. else (a stage started by hand) it is a new one.
+Stages are separate processes. They agree on their parent without being told by each other: it is the run tagged with
+1. what `LAPCVAE_PIPELINE_RUN` in the environment says (the Prefect flow sets it, to the id of its flow run);
+2. else the `dvc` process that all of them descend from.
+The first stage that needs the run creates it, so a pipeline that had nothing to do leaves none. A stage started by
+hand, with neither, gets a new one.
 """
 
 from __future__ import annotations
@@ -30,17 +30,14 @@ _CLOCK_SLACK_S = 5.0  # a process's start is derived from the boot time, which m
 
 def find_or_create(client: MlflowClient, experiment: str) -> str:
     """The id of this process's pipeline run in the experiment with id `experiment`."""
-    if named := os.environ.get(VARIABLE):
-        return named
-    process = _dvc_ancestor()
-    if process is None:
+    key, started = _origin()
+    if not key:
         return create(client, experiment)
-    key, started = f"{socket.gethostname()}:{process.pid}", process.create_time()
-    query = f"tags.kind = 'pipeline' and tags.dvc_process = '{key}'"
+    query = f"tags.kind = 'pipeline' and tags.started_by = '{key}'"
     for run in client.search_runs([experiment], query, order_by=["attributes.start_time DESC"], max_results=1):
-        if abs(float(run.data.tags["dvc_started"]) - started) < _CLOCK_SLACK_S:
+        if abs(float(run.data.tags["started_by_at"]) - started) < _CLOCK_SLACK_S:
             return str(run.info.run_id)
-    return create(client, experiment, {"dvc_process": key, "dvc_started": repr(started)})
+    return create(client, experiment, {"started_by": key, "started_by_at": repr(started)})
 
 
 def create(client: MlflowClient, experiment: str, tags: dict[str, str] | None = None) -> str:
@@ -63,6 +60,14 @@ def note_data(client: MlflowClient, run_id: str, digest: str) -> None:
     client.set_tag(run_id, "data_digest", digest)
     faces = Dataset(name="faces", digest=digest[:36], source_type="dvc", source="dvc.lock")  # 36: MLflow's limit
     client.log_inputs(run_id, [DatasetInput(faces, tags=[])])
+
+
+def _origin() -> tuple[str, float]:
+    """What started this pipeline: a name, and the second it started where the name alone may come again (a pid)."""
+    if named := os.environ.get(VARIABLE):
+        return named, 0.0
+    process = _dvc_ancestor()
+    return (f"dvc {socket.gethostname()}:{process.pid}", process.create_time()) if process else ("", 0.0)
 
 
 def _dvc_ancestor() -> psutil.Process | None:
