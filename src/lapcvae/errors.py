@@ -41,3 +41,11 @@ class StorageError(UserError):
 
 class TrainingError(LapcvaeError):
     """Training cannot go on, for example after repeated non-finite losses."""
+
+
+class PipelineError(LapcvaeError):
+    """DVC or a stage it ran failed. `exit_code` is the stage's own, or DVC's where no stage was run."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
