@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lapcvae.config import load
-from lapcvae.data.align import AlignConfig, align
+from lapcvae.data.align import AlignInputs, align
 from lapcvae.data.decode import DecodeConfig
+from lapcvae.data.duplicates import DuplicatesConfig
 from lapcvae.data.executor import ExecutorConfig
+from lapcvae.data.judge import AlignConfig
 from lapcvae.data.split import SplitConfig
 from pipelines.stage import run_stage
 
@@ -15,14 +17,13 @@ from pipelines.stage import run_stage
 def work() -> str:
     """Run the stage; returns its status line."""
     counts = align(
-        raw=Path("data/raw"),
-        landmarks=Path("data/landmarks/landmarks.csv"),
+        AlignInputs(Path("data/raw"), Path("data/landmarks/landmarks.csv"), source=load(str, "source.kind")),
         out=Path("data/aligned"),
         cache=Path(".cache/align/faces.sqlite"),
-        source=load(str, "source.kind"),
         config=load(AlignConfig, "align"),
         decode_config=load(DecodeConfig, "decode"),
         split=load(SplitConfig, "split"),
+        duplicates=load(DuplicatesConfig, "duplicates"),
         executor=load(ExecutorConfig, "executor"),
     )
     accepted = counts.pop("accepted", 0)

@@ -1,53 +1,124 @@
-"""Many small tasks on all cores: results come back in the order of the tasks, with few in flight, so memory is flat."""
+"""Many small tasks on all cores: results come back in the order of the items, with few in flight, so memory is flat."""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from types import TracebackType
+from typing import Any, Literal, TypeVar
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_AHEAD = 4  # tasks in flight a worker
+_AHEAD = 4  # chunks in flight a worker
 
 
 @dataclass(frozen=True)
 class ExecutorConfig:
     """The `executor` section of params.yaml. It changes who works, never what comes out."""
 
-    kind: Literal["processes"]
-    workers: int  # 0: one a core; 1: in this process
+    kind: Literal["processes", "dask"]
+    workers: int  # 0: one a core; 1: in this process; of a cluster, how many to keep busy (0: all it has)
+    address: str = ""  # of the Dask scheduler, such as tcp://10.0.0.1:8786
 
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ValueError("workers must be 0 (one a core) or more")
-
-    @property
-    def count(self) -> int:
-        """How many workers that means here."""
-        return self.workers or len(os.sched_getaffinity(0))
+        if self.kind == "dask" and not self.address:
+            raise ValueError("kind `dask` needs `address`")
 
 
-def run(function: Callable[[Task], Result], tasks: Iterable[Task], config: ExecutorConfig) -> Iterator[Result]:
-    """`function` of each task, in order. It must be a module's function, and its tasks and results picklable."""
-    if config.count == 1:
-        yield from map(function, tasks)
-        return
+class Executor:
+    """Runs a function over items; a context manager. The processes start with the first piece of work."""
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        self._count = config.workers or len(os.sched_getaffinity(0))
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def run(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        chunk: int,
+        crashed: Callable[[Item], Result],
+    ) -> Iterator[Result]:
+        """`function` of each item, in order, `chunk` items at a time.
+
+        `function` must be a module's function, items and results picklable. An item that ends its worker's process is
+        tried once more alone, and if it does so again its result is `crashed(item)`; the others lose nothing.
+        """
+        source = iter(items)
+        if self._count == 1:
+            yield from map(function, source)
+            return
+        waiting: deque[tuple[list[Item], Future[list[Result]]]] = deque()
+        while True:
+            while len(waiting) < _AHEAD * self._count and (part := list(itertools.islice(source, chunk))):
+                waiting.append((part, self._submit(function, part)))
+            if not waiting:
+                return
+            part, future = waiting.popleft()
+            try:
+                yield from future.result()
+            except BrokenProcessPool:
+                self._close()
+                yield from self._one_by_one(function, part, crashed)
+                waiting = deque((p, self._submit(function, p)) for p, _ in waiting)
+
+    def _submit(self, function: Callable[[Item], Result], part: list[Item]) -> Future[list[Result]]:
+        if self._pool is None:
+            self._pool = _pool(self._count)
+        try:
+            return self._pool.submit(_each, function, part)
+        except BrokenProcessPool as error:  # it broke between two submissions: the same as breaking during this one
+            broken: Future[list[Result]] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def _one_by_one(
+        self, function: Callable[[Item], Result], part: list[Item], crashed: Callable[[Item], Result]
+    ) -> Iterator[Result]:
+        alone = _pool(1)
+        try:
+            for item in part:
+                try:
+                    yield alone.submit(function, item).result()
+                except BrokenProcessPool:
+                    alone.shutdown(wait=True, cancel_futures=True)
+                    alone = _pool(1)
+                    yield crashed(item)
+        finally:
+            alone.shutdown(wait=True, cancel_futures=True)
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def open_executor(config: ExecutorConfig) -> Executor:
+    """The executor that `config` names."""
+    return Executor(config)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
     # spawn: a forked copy of a process that has run OpenCV's threads can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(config.count, mp_context=context)
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(function, task))
-            if len(waiting) >= _AHEAD * config.count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _each(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
+    return [function(item) for item in part]

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,16 +18,17 @@ from PIL import Image
 from lapcvae.data.cache import ContentCache, key_of
 from lapcvae.data.decode import DecodeConfig, Unreadable, decode
 from lapcvae.data.detector import DetectorConfig, Face, detect
-from lapcvae.data.executor import ExecutorConfig, run
+from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import atomic_path
 from lapcvae.io.progress import progress
 
 COLUMNS = ("sha256", "reason", "width", "height", "sharpness", "pixels_sha256", "phash", "faces")
-_TASK = 16  # photographs a task: small enough to keep all cores busy to the end
+_CHUNK = 16  # photographs a task: small enough to keep all cores busy to the end
+_KEPT = 64  # results put into the cache at a time
 _BATCH = 2048  # photographs looked up and written at a time
-_FORMAT = "1"  # part of the cache key; raise it when `Sight` or how it is made changes
+_FORMAT = "2"  # part of the cache key; raise it when `Sight` or how it is made changes
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Sight:
     height: int = 0
     sharpness: float = 0.0  # variance of the Laplacian of its grey values (0-255), at its own size
     pixels_sha256: str = ""  # of the decoded upright RGB pixels and their shape
-    phash: str = ""  # 64-bit perceptual hash, 16 hex digits
+    phash: str = ""  # 16 x 16 perceptual hash, 64 hex digits, lowest frequencies first
     faces: tuple[Face, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Task:
     raw: Path
-    entries: tuple[Entry, ...]
+    entry: Entry
     decode: DecodeConfig
     detector: DetectorConfig
 
@@ -66,15 +67,18 @@ def look(data: bytes, sha256: str, decode_config: DecodeConfig, detector: Detect
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     sharpness = round(float(cv2.Laplacian(grey, cv2.CV_32F).var()), 3)
     pixels = hashlib.sha256(f"{width}x{height}:".encode() + image.tobytes()).hexdigest()
-    phash = str(imagehash.phash(Image.fromarray(grey)))
+    phash = str(imagehash.phash(Image.fromarray(grey), hash_size=16))
     return Sight(sha256, "", width, height, sharpness, pixels, phash, faces)
 
 
-def _look_at(task: _Task) -> list[Sight]:
-    return [
-        look(read_photograph(task.raw, e.shard, e.offset, e.bytes), e.sha256, task.decode, task.detector)
-        for e in task.entries
-    ]
+def _look_at(task: _Task) -> Sight:
+    entry = task.entry
+    data = read_photograph(task.raw, entry.shard, entry.offset, entry.bytes)
+    return look(data, entry.sha256, task.decode, task.detector)
+
+
+def _crashed(task: _Task) -> Sight:
+    return Sight(task.entry.sha256, "crashed")
 
 
 def find_landmarks(
@@ -85,22 +89,31 @@ def find_landmarks(
     total = new = 0
     seen: set[bytes] = set()
     entries = (e for e in read_index(raw) if not e.reason and _first(bytes.fromhex(e.sha256)[:16], seen))
-    with ContentCache(cache) as kept, atomic_path(out) as temporary, temporary.open("w", newline="") as stream:
+    with (
+        ContentCache(cache) as kept,
+        atomic_path(out) as temporary,
+        temporary.open("w", newline="") as stream,
+        open_executor(executor) as workers,
+        progress(label="landmarks", unit=" photographs") as bar,
+    ):
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(COLUMNS)
-        with progress(label="landmarks", unit=" photographs") as bar:
-            while batch := list(itertools.islice(entries, _BATCH)):
-                keys = {e.sha256: key_of(version, e.sha256) for e in batch}
-                known = kept.get(list(keys.values()))
-                missing = [e for e in batch if keys[e.sha256] not in known]
-                bar.update(len(batch) - len(missing))
-                for sights in run(_look_at, _tasks(missing, raw, decode_config, detector), executor):
-                    fresh = {keys[s.sha256]: _pack(s) for s in sights}
-                    kept.put(fresh.items())  # at once, so that an interrupted run keeps what it has seen
-                    known |= fresh
-                    bar.update(len(sights))
-                rows.writerows(_row(_unpack(known[keys[e.sha256]])) for e in batch)
-                total, new = total + len(batch), new + len(missing)
+        while batch := list(itertools.islice(entries, _BATCH)):
+            keys = {e.sha256: key_of(version, e.sha256) for e in batch}
+            known = kept.get(list(keys.values()))
+            missing = [e for e in batch if keys[e.sha256] not in known]
+            bar.update(len(batch) - len(missing))
+            tasks = (_Task(raw.resolve(), e, decode_config, detector) for e in missing)
+            sights = workers.run(_look_at, tasks, _CHUNK, _crashed)
+            while some := list(itertools.islice(sights, _KEPT)):
+                fresh = {keys[s.sha256]: _pack(s) for s in some}
+                kept.put(
+                    (k, fresh[k]) for k in fresh if b'"reason": "crashed"' not in fresh[k]
+                )  # soon, so that an interrupted run keeps what it has seen
+                known |= fresh
+                bar.update(len(some))
+            rows.writerows(_row(_unpack(known[keys[e.sha256]])) for e in batch)
+            total, new = total + len(batch), new + len(missing)
     return total, new
 
 
@@ -109,11 +122,6 @@ def _first(key: bytes, seen: set[bytes]) -> bool:
         return False
     seen.add(key)
     return True
-
-
-def _tasks(entries: list[Entry], raw: Path, decoding: DecodeConfig, detector: DetectorConfig) -> Iterable[_Task]:
-    for start in range(0, len(entries), _TASK):
-        yield _Task(raw, tuple(entries[start : start + _TASK]), decoding, detector)
 
 
 def _pack(sight: Sight) -> bytes:

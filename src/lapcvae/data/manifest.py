@@ -27,9 +27,10 @@ class Row:
     row: int = -1  # of images.npy, -1 if rejected
     split: str = ""  # train | val | test if accepted
     group: str = ""  # what never crosses a split: the person, or else the photograph itself
+    near: str = ""  # names the group of near-duplicates it is in; empty if it is in none
     pixels_sha256: str = ""  # of the decoded original pixels
     aligned_sha256: str = ""  # of the aligned pixels
-    phash: str = ""  # 64-bit perceptual hash of the photograph, hex
+    phash: str = ""  # 16 x 16 perceptual hash of the photograph, hex
     width: int = 0  # pixels, upright
     height: int = 0
     faces: int = 0  # found in the photograph

@@ -16,21 +16,18 @@ EYE_DISTANCE = float(np.linalg.norm(POINTS[1] - POINTS[0]))
 def similarity(points: np.ndarray, target: np.ndarray = POINTS) -> np.ndarray:
     """The similarity (rotation, one scale, shift; no mirroring) from `points` to `target` with least squared error.
 
-    Both are (N, 2); returns float64 (2, 3). Umeyama, IEEE PAMI 13(4), 1991. Raises `ValueError` where all `points`
-    are one.
+    Both are (N, 2); returns float64 (2, 3). The solution of Umeyama (IEEE PAMI 13(4), 1991) in the plane, where a
+    rotation with a scale is one complex number. Raises `ValueError` where all `points` are one.
     """
-    points = np.asarray(points, dtype=np.float64)
-    mean_from, mean_to = points.mean(0), target.mean(0)
-    centred_from, centred_to = points - mean_from, target - mean_to
-    variance = (centred_from**2).sum() / len(points)
-    if variance < 1e-12:
+    start, end = (np.ascontiguousarray(p, dtype=np.float64).view(np.complex128).ravel() for p in (points, target))
+    mean_start, mean_end = start.mean(), end.mean()
+    start, end = start - mean_start, end - mean_end
+    spread = float(np.vdot(start, start).real)
+    if spread < 1e-9:
         raise ValueError("all points are one point: no similarity fits")
-    u, d, vt = np.linalg.svd(centred_to.T @ centred_from / len(points))
-    sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt)) or 1.0])
-    rotation = u @ np.diag(sign) @ vt
-    scale = (d * sign).sum() / variance
-    shift = mean_to - scale * rotation @ mean_from
-    return np.column_stack([scale * rotation, shift])
+    turn = np.vdot(start, end) / spread
+    shift = mean_end - turn * mean_start
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def residual(points: np.ndarray, matrix: np.ndarray, target: np.ndarray = POINTS) -> float:
