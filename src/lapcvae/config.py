@@ -60,6 +60,8 @@ def parse(cls: type[T], node: Any, key: str = "", path: Path | str = PARAMS_FILE
 
 def _convert(cls: Any, node: Any, key: str, path: str) -> Any:
     origin = typing.get_origin(cls)
+    if cls is Any:
+        return node
     if dataclasses.is_dataclass(cls) and isinstance(cls, type):
         return _dataclass(cls, node, key, path)
     if origin is Literal:

@@ -1,0 +1,147 @@
+"""One level of the pyramid: a conditional VAE (DESIGN section 2).
+
+    encoder  q_k(z_k | target, expand(coarser))     decoder  p_k(target | z_k, expand(x~_{k+1})) = N(mu_k, sigma_k)
+    prior    p(z_k | level k+1) = N(R_k(.), S_k(.)), at the coarsest level N(0, I)
+
+Shapes: B 3 S S images on the [0, 1] scale (bands around 0); latents B D (vector) or B C g g (spatial).
+A plain VAE is the same object at level 1 of a pyramid of one level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lapcvae.models.blocks import (
+    PlainRenderer,
+    PlainTrunk,
+    ResidualRenderer,
+    ResidualTrunk,
+    concatenate,
+)
+from lapcvae.models.gaussian import DiagonalGaussian
+from lapcvae.models.settings import ModelSettings
+
+# Side of the feature map that a vector latent is read from and written to.
+VECTOR_GRID = 4
+
+
+@dataclass(frozen=True)
+class LevelScale:
+    """Fixed numbers a level normalises with, on the [0, 1] scale: from the pyramid's statistics.
+
+    `target_mean` (per channel) and `target_std` of what the level models; `image_mean`, `image_std` of its condition;
+    `coarse_std`: target_std of level k+1, the scale of mu_{k+1} (1 where there is no coarser level).
+    """
+
+    target_mean: tuple[float, float, float]
+    target_std: float
+    image_mean: tuple[float, float, float]
+    image_std: float
+    coarse_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    coarse_std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Coarser:
+    """What level k sees of level k+1.
+
+    image: x~_{k+1}, B 3 S/2 S/2. mean: mu_{k+1}, same shape. log_sigma: log sigma_{k+1}, a number.
+    """
+
+    image: Tensor
+    mean: Tensor
+    log_sigma: float
+
+
+class LevelCVAE(nn.Module):
+    """Encoder, decoder and prior network of one level."""
+
+    target_mean: Tensor
+    image_mean: Tensor
+    coarse_mean: Tensor
+
+    def __init__(self, settings: ModelSettings, side: int, coarsest: bool, scale: LevelScale) -> None:
+        super().__init__()
+        self.settings, self.side, self.coarsest, self.scale = settings, side, coarsest, scale
+        for name in ("target_mean", "image_mean", "coarse_mean"):
+            self.register_buffer(name, torch.tensor(getattr(scale, name)).view(1, 3, 1, 1), persistent=False)
+        s = settings
+        spatial = s.latent == "spatial"
+        grid = min(s.latent_grid, side // 2) if spatial else VECTOR_GRID
+        self.latent_shape = (s.latent_size, grid, grid) if spatial else (s.latent_size,)
+        channels = 3 if coarsest else 6
+
+        self.encoder = _trunk(s, channels, side, grid)
+        self.to_posterior = _to_latent(spatial, self.encoder.out_channels, grid, s.latent_size)
+        features = s.width if s.network == "residual" else self.encoder.out_channels
+        self.from_latent = _from_latent(spatial, s.latent_size, features, grid)
+        self.renderer: nn.Module
+        if s.network == "residual":
+            self.renderer = ResidualRenderer(side, grid, s.width, s.blocks, not coarsest)
+        else:
+            self.renderer = PlainRenderer(side, grid, features, s.width, not coarsest)
+
+        self.prior_trunk: nn.Module | None = None
+        if not coarsest and s.prior == "decoder_stats":
+            # M_k is small on purpose: it only has to carry coarse structure over.
+            self.prior_trunk = _trunk(s, 4, side // 2, min(grid, side // 4))
+            self.to_prior = _to_latent(spatial, self.prior_trunk.out_channels, min(grid, side // 4), s.latent_size)
+        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.5 * scale.target_std)))
+        # Not a parameter where sigma is the optimum of each batch; set from the training split at the end.
+        self.log_sigma.requires_grad_(s.sigma == "learned")
+
+    def encode(self, target: Tensor, condition: Tensor | None, prior: DiagonalGaussian) -> DiagonalGaussian:
+        """q_k: the posterior of target (B 3 S S) given the expanded coarser image (same shape; None at level K)."""
+        x = (target - self.target_mean) / self.scale.target_std
+        if condition is not None:
+            x = concatenate(x, self._normalised(condition))
+        out = DiagonalGaussian.from_network(self.to_posterior(self.encoder(x)))
+        return out.relative_to(prior) if self.settings.residual_posterior else out
+
+    def prior(self, coarser: Coarser | None, batch: int) -> DiagonalGaussian:
+        """p(z_k | level k+1) for `batch` images; N(0, I) at the coarsest level or where `prior` is `standard`."""
+        device = self.target_mean.device
+        if coarser is None or self.prior_trunk is None:
+            return DiagonalGaussian.standard(torch.zeros(batch, *self.latent_shape, device=device))
+        mean = (coarser.mean - self.coarse_mean) / self.scale.coarse_std
+        spread = coarser.log_sigma - math.log(self.scale.coarse_std)
+        stats = torch.cat([mean, torch.full_like(mean[:, :1], spread)], 1)
+        out = self.to_prior(self.prior_trunk(stats))
+        if self.settings.latent == "spatial" and out.shape[-1] != self.latent_shape[-1]:
+            out = F.interpolate(out.float(), size=self.latent_shape[-2:], mode="nearest")
+        return DiagonalGaussian.from_network(out)
+
+    def decode(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """mu_k, B 3 S S fp32, from z_k and the expanded rebuilt coarser image (None at level K)."""
+        seen = None if condition is None else self._normalised(condition)
+        out = self.renderer(self.from_latent(z), seen)
+        return out.float() * self.scale.target_std + self.target_mean
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        return (image - self.image_mean) / self.scale.image_std
+
+
+def _trunk(s: ModelSettings, channels: int, side: int, grid: int) -> PlainTrunk | ResidualTrunk:
+    if s.network == "residual":
+        return ResidualTrunk(channels, side, grid, s.width, s.blocks)
+    return PlainTrunk(channels, side, grid, s.width)
+
+
+def _to_latent(spatial: bool, features: int, grid: int, size: int) -> nn.Module:
+    last: nn.Conv2d | nn.Linear
+    last = nn.Conv2d(features, 2 * size, 3, padding=1) if spatial else nn.Linear(features * grid**2, 2 * size)
+    # Start near N(0, I): early KL is then small and the decoder learns first.
+    nn.init.normal_(last.weight, std=0.01)
+    torch.nn.init.constant_(last.get_parameter("bias"), 0)
+    return last if spatial else nn.Sequential(nn.Flatten(), last)
+
+
+def _from_latent(spatial: bool, size: int, features: int, grid: int) -> nn.Module:
+    if spatial:
+        return nn.Conv2d(size, features, 3, padding=1)
+    return nn.Sequential(nn.Linear(size, features * grid**2), nn.Unflatten(1, (features, grid, grid)))

@@ -1,0 +1,109 @@
+"""What one level's conditional VAE is made of, and the presets that name whole settings.
+
+A level's settings are the preset's, overridden by the keys of the shared `model` section, overridden by the level's
+own keys. What a run used is written out resolved beside the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from lapcvae.config import parse
+from lapcvae.errors import ConfigError
+
+Network = Literal["plain", "residual"]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """One level's model. The same class describes a plain VAE: a pyramid of one level.
+
+    network            `plain`: 5x5 strided convolutions with batch norm, 2017 style; `residual`: patches and residual
+                       blocks
+    width              channels: of the first convolution (plain), of every block (residual)
+    blocks             residual blocks a resolution (residual only)
+    latent             `vector`: one vector an image; `spatial`: a map of `latent_grid` x `latent_grid`
+    latent_size        numbers in the vector, or channels of the map
+    latent_grid        side of the map (spatial only)
+    loop               `closed`: the level models x_k - expand(x~_{k+1}); `open`: the Laplacian band h_k
+    prior              `decoder_stats`: learned from mu_{k+1}, sigma_{k+1}; `standard`: N(0, I)
+    residual_posterior the encoder speaks in the prior's units
+    sigma              `optimal`: the likelihood's best sigma of each batch; `learned`: a parameter
+    condition_noise    standard deviation of noise on x~_{k+1} in training, in units of sigma_{k+1}
+    kl_weight          lambda_k; 1 is the evidence bound
+    kl_warmup          updates over which the weight rises from 0
+    free_bits          nats a latent (vector) or channel (map) that are not paid for (Kingma et al. 2016)
+    """
+
+    network: Network = "residual"
+    width: int = 64
+    blocks: int = 1
+    latent: Literal["vector", "spatial"] = "spatial"
+    latent_size: int = 4
+    latent_grid: int = 8
+    loop: Literal["open", "closed"] = "closed"
+    prior: Literal["decoder_stats", "standard"] = "decoder_stats"
+    residual_posterior: bool = True
+    sigma: Literal["optimal", "learned"] = "optimal"
+    condition_noise: float = 0.0
+    kl_weight: float = 1.0
+    kl_warmup: int = 0
+    free_bits: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "blocks", "latent_size", "latent_grid"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1")
+        for name in ("condition_noise", "kl_weight", "kl_warmup", "free_bits"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative")
+
+    def latents(self) -> int:
+        """Number of latent variables of this level."""
+        return self.latent_size * (self.latent_grid**2 if self.latent == "spatial" else 1)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "network": "plain",
+        "width": 32,
+        "latent": "vector",
+        "latent_size": 64,
+        "loop": "open",
+        "prior": "decoder_stats",
+        "residual_posterior": False,
+        "sigma": "optimal",
+    },
+    "modern": {
+        "network": "residual",
+        "width": 64,
+        "blocks": 2,
+        "latent": "spatial",
+        "latent_size": 4,
+        "latent_grid": 8,
+        "loop": "closed",
+        "prior": "decoder_stats",
+        "residual_posterior": True,
+        "sigma": "optimal",
+        "kl_warmup": 200,
+    },
+}
+
+
+def resolve(shared: dict[str, Any], own: dict[str, Any], key: str) -> ModelSettings:
+    """Settings of one level from the `model` section (with its `preset`) and the level's `model` keys.
+
+    `key` names the level in errors. Raises `ConfigError` for an unknown preset or key.
+    """
+    shared = dict(shared)
+    preset = shared.pop("preset", "modern")
+    if preset not in PRESETS:
+        raise ConfigError(f"params.yaml: `model.preset` is {preset!r}; choose one of {', '.join(sorted(PRESETS))}")
+    parse(ModelSettings, shared, "model")
+    return parse(ModelSettings, {**PRESETS[preset], **shared, **own}, key)
+
+
+def field_names() -> list[str]:
+    """Names of all settings, in order."""
+    return [field.name for field in fields(ModelSettings)]

@@ -1,0 +1,45 @@
+"""How a level or a baseline is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The optimiser and its schedule.
+
+    updates               optimiser steps
+    batch                 images a step
+    learning_rate         peak of a linear warm-up and cosine decay to zero
+    warmup_updates        steps of the warm-up
+    weight_decay          of AdamW
+    clip_norm             largest norm of the gradient of the loss a target dimension
+    ema_half_life_images  images after which a weight's share in the average has halved; 0 keeps the last weights
+    precision             `bf16` runs the networks under autocast (likelihood and KL stay fp32); `auto` does so where
+                          the processor has bf16 matrix units or the device is a GPU
+    log_interval          updates between two rows of the curve
+    """
+
+    updates: int
+    batch: int = 64
+    learning_rate: float = 1e-3
+    warmup_updates: int = 50
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_half_life_images: int = 4000
+    precision: Precision = "auto"
+    log_interval: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch", "log_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1")
+        for name in ("warmup_updates", "weight_decay", "ema_half_life_images"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative")
+        if self.learning_rate <= 0 or self.clip_norm <= 0:
+            raise ValueError("`learning_rate` and `clip_norm` must be above 0")
