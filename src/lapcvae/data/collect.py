@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 from lapcvae.data.names import is_system, parent
 from lapcvae.data.photographs import PhotographWriter
 from lapcvae.data.sources import SourceConfig, open_source
 from lapcvae.errors import SourceError
-from lapcvae.io.archive import Member
+from lapcvae.io.archive import DamagedMember, Member
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.progress import progress
-
-_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
 def collect(config: SourceConfig, out: Path) -> tuple[int, int]:
@@ -43,8 +39,7 @@ def _take(member: Member, config: SourceConfig, writer: PhotographWriter) -> Non
         return
     try:
         data = member.read(config.max_file_bytes + 1)
-    except _UNREADABLE:
-        # In a tar the stream itself is broken then, and the next member says so; a zip goes on after a bad member.
+    except DamagedMember:
         writer.refuse(member.name, identity, "unreadable")
         return
     if len(data) > config.max_file_bytes:

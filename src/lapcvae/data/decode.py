@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 # Formats that photographs come in. Others that Pillow knows (PostScript, PDF, fonts) are not opened at all.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_WANTED = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+Image.init()  # registers the plugins; without it `open` knows only some of these
+FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 
 _ORIENTATION = 0x0112
 _TURNS = {

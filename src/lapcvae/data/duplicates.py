@@ -56,7 +56,7 @@ def _root(parent: np.ndarray, i: int) -> int:
 
 
 def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    bits = np.unpackbits(hashes, axis=1).reshape(-1, _SIDE, _SIDE)[:, :_LOW, :_LOW].reshape(len(hashes), -1)
+    bits = np.unpackbits(hashes, axis=1).reshape(-1, _SIDE, _SIDE)[:, :_LOW, :_LOW].reshape(-1, _LOW * _LOW)
     bands = np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint16)
     for band in range(_BANDS):
         keys = bands[:, band]

@@ -18,7 +18,7 @@ from lapcvae.data.reasons import REASONS
 from lapcvae.data.split import SPLITS
 from lapcvae.errors import DataError
 
-_FORMAT = {"result_format": "COMPLETE"}
+_FORMAT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["name"]}
 _SHOWN = 5  # photographs named for each breach
 
 
@@ -73,7 +73,7 @@ def examine(
         ]
         if docs is not None:
             _add_site(context, docs)
-        frames = (photographs, pd.DataFrame([totals]))
+        frames = (photographs, pd.DataFrame([{"name": "all photographs", **totals}]))
         outcomes = []
         for definition, frame in zip(definitions, frames, strict=True):
             checkpoint = gx.Checkpoint(name=definition.name, validation_definitions=[definition], result_format=_FORMAT)
@@ -125,12 +125,12 @@ def _photographs(gx: Any, table: pd.DataFrame, config: ValidateConfig) -> list[A
 
 def _totals(gx: Any, totals: dict[str, float], config: ValidateConfig) -> list[Any]:
     table = pd.DataFrame([totals])
-    return [_between(gx, name, limits, table, "totals") for name, limits in config.totals.items() if name in totals]
+    return [_between(gx, name, limits, table, "totals") for name, limits in config.totals.items()]
 
 
 def _between(gx: Any, column: str, limits: Range, table: pd.DataFrame, section: str, **where: str) -> Any:
     if column not in table.columns:
-        raise DataError(f"validate.{section} names `{column}`; known: {', '.join(table.columns)}")
+        raise DataError(f"validate.{section} limits `{column}`, which is none of {', '.join(table.columns)}")
     return gx.expectations.ExpectColumnValuesToBeBetween(
         column=column, min_value=limits.low, max_value=limits.high, mostly=1 - limits.share_outside, **where
     )
@@ -144,7 +144,7 @@ def _finding(outcome: Any) -> Finding:
         kwargs["where"] = condition["pass_through_filter"] if isinstance(condition, dict) else str(condition)
     text = f"{settings.type}({', '.join(f'{k}={v!r}' for k, v in sorted(kwargs.items()))})"
     result = outcome.result or {}
-    names = [str(row["name"]) for row in result.get("unexpected_index_list") or [] if "name" in row]
+    names = [str(row["name"]) for row in result.get("partial_unexpected_index_list") or []]
     observed = f"{result.get('unexpected_count', 0)} of {result.get('element_count', 0)} outside"
     values = result.get("partial_unexpected_list") or []
     if values:

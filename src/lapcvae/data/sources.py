@@ -11,7 +11,7 @@ from typing import Literal
 
 from lapcvae.config import load
 from lapcvae.errors import SourceError
-from lapcvae.io.archive import ArchiveLimits, Kind, Member, members
+from lapcvae.io.archive import ArchiveLimits, DamagedMember, Kind, Member, members
 from lapcvae.io.fetch import RemoteFile, check, fetch
 
 MIRRORS = Path(__file__).with_name("mirrors.yaml")
@@ -88,8 +88,11 @@ def _folder_member(path: Path, name: str) -> Member:
 
     def read(limit: int) -> bytes:
         # O_NOFOLLOW and O_NONBLOCK: what was a file a moment ago may be a link or a FIFO now.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as stream:
-            return stream.read(limit)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(handle, "rb") as stream:
+                return stream.read(limit)
+        except OSError as error:
+            raise DamagedMember(str(error)) from None
 
     return Member(name, kind, status.st_size, read)

@@ -38,9 +38,16 @@ class ArchiveLimits:
     max_ratio: float  # uncompressed bytes over the archive's own bytes
 
 
+class DamagedMember(Exception):  # noqa: N818 - an outcome, not a failure of the program
+    """One member of a source cannot be read, and the others still can."""
+
+
 @dataclass(frozen=True)
 class Member:
-    """One member: `read(limit)` gives at most `limit` bytes of a regular file, and is valid until the next member."""
+    """One member: `read(limit)` gives at most `limit` bytes of a regular file, and is valid until the next member.
+
+    It raises `DamagedMember` if only this member is lost, `SourceError` if the whole archive is.
+    """
 
     name: str
     kind: Kind
@@ -61,10 +68,14 @@ def members(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
     try:
         yield from _zip(path, limits) if magic.startswith(b"PK") else _tar(path, magic, limits)
     except _DAMAGED as error:
-        raise SourceError(
-            f"{path}: truncated or damaged, or not an archive ({error}); fetch it again. Known kinds: zip, tar, "
-            "tar.gz, tar.bz2, tar.xz, tar.zst"
-        ) from None
+        raise _broken(path, error) from None
+
+
+def _broken(path: Path, error: Exception) -> SourceError:
+    return SourceError(
+        f"{path}: truncated or damaged, or not an archive ({error}); fetch it again. Known kinds: zip, tar, "
+        "tar.gz, tar.bz2, tar.xz, tar.zst"
+    )
 
 
 def _decompressed(path: Path, magic: bytes) -> IO[bytes]:
@@ -144,25 +155,28 @@ def _tar(path: Path, magic: bytes, limits: ArchiveLimits) -> Iterator[Member]:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header it has seen
                 count += 1
                 _check_count(count, limits, path)
-                yield _tar_member(tar, entry, forward)
+                yield _tar_member(entry, forward, path)
             if forward.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a missing end mark for the end
                 raise tarfile.ReadError("unexpected end of data")
             while plain.read(1 << 20):  # the checksum of a compressed stream is checked at its very end
                 pass
 
 
-def _tar_member(tar: tarfile.TarFile, entry: tarfile.TarInfo, forward: _Forward) -> Member:
+def _tar_member(entry: tarfile.TarInfo, forward: _Forward, path: Path) -> Member:
     kind: Kind = "folder" if entry.isdir() else "file" if entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE) else "other"
 
     def read(limit: int) -> bytes:
-        forward.seek(entry.offset_data)
         wanted, parts = min(limit, entry.size), []
-        while wanted:
-            data = forward.read(min(wanted, 1 << 20))
-            if not data:
-                raise tarfile.ReadError("unexpected end of data")
-            parts.append(data)
-            wanted -= len(data)
+        try:
+            forward.seek(entry.offset_data)
+            while wanted:
+                data = forward.read(min(wanted, 1 << 20))
+                if not data:
+                    raise tarfile.ReadError("unexpected end of data")
+                parts.append(data)
+                wanted -= len(data)
+        except _DAMAGED as error:  # in one stream nothing after this place can be read
+            raise _broken(path, error) from None
         return b"".join(parts)
 
     return Member(entry.name, kind, entry.size, read)
@@ -184,7 +198,10 @@ def _zip(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
 
 def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[int], bytes]:
     def read(limit: int) -> bytes:
-        with archive.open(info) as stream:
-            return stream.read(limit)
+        try:
+            with archive.open(info) as stream:
+                return stream.read(limit)
+        except (*_DAMAGED, NotImplementedError, RuntimeError) as error:  # unknown compression, or a password
+            raise DamagedMember(str(error)) from None
 
     return read

@@ -25,6 +25,7 @@ _ADVICE = {
     errno.EACCES: "no permission to write there; check the owner of the folder",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a file stands where a folder is needed; move it away",
+    errno.EEXIST: "a file stands where a folder is needed; move it away",
 }
 
 

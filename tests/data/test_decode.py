@@ -1,0 +1,80 @@
+"""Every form of a photograph reads as the same upright RGB image; everything else is refused with its reason."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lapcvae.data.decode import DecodeConfig, Unreadable, decode
+from lapcvae.data.reasons import REASONS
+from tests.data import made
+
+CONFIG = DecodeConfig(max_pixels=50_000_000, min_side_px=32, max_aspect=8.0)
+
+
+@pytest.fixture(scope="module")
+def face(faces: dict[str, bytes]) -> bytes:
+    return next(iter(faces.values()))
+
+
+def test_every_form_reads_as_the_same_picture(face: bytes) -> None:
+    upright = np.asarray(Image.open(io.BytesIO(face)).convert("RGB")).astype(float)
+    for name, data in made.readable(face).items():
+        pixels = decode(data, CONFIG)
+        assert pixels.dtype == np.uint8, name
+        assert pixels.flags.c_contiguous, name
+        if name == "large.jpg":
+            assert pixels.shape == (2000, 2000, 3)
+            continue
+        assert pixels.shape == (250, 250, 3), name
+        wanted = upright.mean(2, keepdims=True) if "grey" in name else upright
+        assert np.abs(pixels - wanted).mean() < (12 if "grey" in name else 6), name
+
+
+def test_what_is_no_photograph_is_refused_with_its_reason(face: bytes) -> None:
+    for name, (data, reason) in made.unreadable(face).items():
+        with pytest.raises(Unreadable) as refused:
+            decode(data, CONFIG)
+        assert (name, refused.value.reason) == (name, reason)
+        assert reason in REASONS
+
+
+def test_no_bytes_are_refused() -> None:
+    with pytest.raises(Unreadable, match="empty"):
+        decode(b"", CONFIG)
+
+
+def test_transparent_parts_are_white() -> None:
+    clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    clear.paste((255, 0, 0, 255), (0, 0, 20, 40))
+    pixels = decode(made.encode(clear), CONFIG)
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+    assert pixels[0, 39].tolist() == [255, 255, 255]
+
+
+def test_sixteen_bits_keep_their_upper_byte() -> None:
+    wide = np.linspace(0, 65535, 64 * 64, dtype=np.uint16).reshape(64, 64)
+    assert np.array_equal(decode(made.encode(Image.fromarray(wide)), CONFIG)[..., 0], (wide >> 8).astype(np.uint8))
+
+
+@pytest.mark.parametrize("flips", range(40))
+def test_a_flipped_bit_reads_or_is_refused_and_never_fails(face: bytes, flips: int) -> None:
+    rng = np.random.default_rng(flips)
+    data = bytearray(face if flips % 2 else made.encode(Image.open(io.BytesIO(face))))
+    for place in rng.integers(0, len(data), 1 + flips):
+        data[place] ^= 1 << int(rng.integers(8))
+    try:
+        outcome = decode(bytes(data), CONFIG).shape[2]
+    except Unreadable as refused:
+        outcome = refused.reason
+    assert outcome == 3 or outcome in REASONS
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.9, 0.99])
+def test_a_cut_photograph_is_refused(face: bytes, share: float) -> None:
+    with pytest.raises(Unreadable) as refused:
+        decode(face[: int(len(face) * share)], CONFIG)
+    assert refused.value.reason in ("truncated", "not_an_image", "undecodable")

@@ -1,0 +1,54 @@
+"""Results come in order, whoever works; a worker that dies costs one item."""
+
+from __future__ import annotations
+
+import pytest
+
+from lapcvae.config import parse
+from lapcvae.data.executor import ExecutorConfig, open_executor
+from lapcvae.errors import ConfigError
+from tests.data.workers import fail, minus_one, square
+
+
+def test_an_item_that_kills_its_worker_costs_only_itself() -> None:
+    with open_executor(ExecutorConfig("processes", 2)) as executor:
+        found = list(executor.run(square, range(80), 4, minus_one))
+        again = list(executor.run(square, range(1, 30), 4, minus_one))
+    assert found == [-1 if i in (37, 74) else i * i for i in range(80)]
+    assert again == [i * i for i in range(1, 30)]
+
+
+def test_an_error_of_the_function_is_raised_here() -> None:
+    with (
+        open_executor(ExecutorConfig("processes", 2)) as executor,
+        pytest.raises(ValueError, match="five"),
+    ):
+        list(executor.run(fail, range(20), 2, minus_one))
+
+
+def test_one_worker_is_this_process() -> None:
+    with open_executor(ExecutorConfig("processes", 1)) as executor:
+        assert list(executor.run(lambda i: i + 1, range(5), 2, minus_one)) == [1, 2, 3, 4, 5]
+
+
+def test_items_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def items():  # type: ignore[no-untyped-def]
+        for i in range(2000):
+            taken.append(i)
+            yield i * 37 + 1
+
+    with open_executor(ExecutorConfig("processes", 2)) as executor:
+        results = executor.run(square, items(), 5, minus_one)
+        assert next(results) == 1
+        assert len(taken) <= 2 * 4 * 5
+        results.close()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"kind": "threads", "workers": 0}, {"kind": "dask", "workers": 0}, {"kind": "processes", "workers": -1}]
+)
+def test_bad_settings_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        parse(ExecutorConfig, bad, "executor")
