@@ -49,3 +49,7 @@ class PipelineError(LapcvaeError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class RegistryError(LapcvaeError):
+    """MLflow's registry could not be reached, or does not hold what was asked for."""

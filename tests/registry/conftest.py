@@ -11,7 +11,7 @@ PARAMS = """\
 seed: 0
 levels:
   3: {updates: 10, beta: 0.5}
-tracking: {experiment: faces, model: lapcvae}
+tracking: {experiment: faces, model: lapcvae, primary_metric: lapcvae.rmse.mean}
 """
 
 

@@ -81,12 +81,16 @@ def test_finish_pipeline_logs_flat_metrics_reports_and_tags(project: Path, monke
         pass
     Path("index.html").write_text("<p>report</p>")
     metrics = {"lapcvae": {"rmse_mean": 17.5, "levels": {"3": {"kl_nats": 4}}}, "device": "cpu"}
-    parent = tracking.finish_pipeline(metrics, [Path("index.html")], {"made_by": child.run_id}, DIGEST)
+    parent = tracking.finish_pipeline(metrics, [Path("index.html")], {"level3": child.run_id, "vae": ""}, DIGEST)
     client = open_client()
     assert client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent
     run = client.get_run(parent)
     assert run.data.metrics == {"lapcvae.rmse_mean": 17.5, "lapcvae.levels.3.kl_nats": 4.0}
-    assert run.data.tags["made_by"] == child.run_id
+    assert run.data.tags["run.level3"] == child.run_id
+    assert (
+        f"- [level3](#/experiments/{run.info.experiment_id}/runs/{child.run_id})"
+        in run.data.tags["mlflow.note.content"]
+    )
     assert run.info.status == "FINISHED"
     assert [f.path for f in client.list_artifacts(parent, "reports")] == ["reports/index.html"]
 
@@ -130,7 +134,7 @@ def test_store_lost_amid_training_stops_the_log_and_not_the_training(
 
 
 def test_wrong_tracking_section_is_an_error_that_names_it(project: Path) -> None:
-    Path("params.yaml").write_text("tracking: {experimnt: faces, model: lapcvae}\n")
+    Path("params.yaml").write_text("tracking: {experimnt: faces, model: lapcvae, primary_metric: a}\n")
     with (
         pytest.raises(ConfigError, match=r"tracking\.experimnt.*did you mean `experiment`"),
         tracking.child_run("level 3", "level", {}),

@@ -35,10 +35,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """The `tracking` section of `params.yaml`: names of the MLflow experiment and of the registered model."""
+    """The `tracking` section of `params.yaml`.
+
+    experiment, model: names in MLflow. primary_metric: dotted key in reports/metrics.json, lower is better.
+    """
 
     experiment: str
     model: str
+    primary_metric: str
 
 
 class Run:
@@ -153,25 +157,33 @@ def _terminate(run_id: str, status: str, client: MlflowClient) -> None:
     client.set_terminated(run_id, status)
 
 
-def finish_pipeline(metrics: dict[str, Any], artifacts: list[Path], tags: dict[str, str], data_digest: str = "") -> str:
-    """Log a pipeline's final metrics (nested ones flattened), reports and tags on its run, and end it; the run's id.
+def finish_pipeline(
+    metrics: dict[str, Any], artifacts: list[Path], made_by: dict[str, str], data_digest: str = ""
+) -> str:
+    """Log a pipeline's final metrics (nested ones flattened) and reports on its run, and end it; the run's id.
 
+    `made_by` says which run made each model. A stage that DVC skipped, or restored from its cache, has no run under
+    this pipeline's; its older run is named here all the same, as a tag and as a link in the run's description.
     The id is "" where MLflow could not be reached.
     """
     run = Run()
-    run._attempt(lambda client: _adopt(run, client, data_digest))
+    run._attempt(lambda client: _adopt(run, client, made_by, data_digest))
     numbers = {k: v for k, v in flatten(metrics).items() if isinstance(v, int | float) and not isinstance(v, bool)}
     if run.run_id:
         run.log(0, numbers)
         for path in artifacts:
             run.artifact(path, "reports")
-        for key, value in tags.items():
-            run.tag(key, value)
         run._end("FINISHED")
     return run.run_id
 
 
-def _adopt(run: Run, client: MlflowClient, digest: str) -> None:
-    run.run_id = pipeline_run.find_or_create(client, open_experiment(client, read_config().experiment))
+def _adopt(run: Run, client: MlflowClient, made_by: dict[str, str], digest: str) -> None:
+    experiment = open_experiment(client, read_config().experiment)
+    run.run_id = pipeline_run.find_or_create(client, experiment)
+    lines = ["Models of this pipeline run, and the runs that trained them:", ""]
+    for model, trainer in made_by.items():
+        client.set_tag(run.run_id, f"run.{model}", trainer)
+        lines.append(f"- [{model}](#/experiments/{experiment}/runs/{trainer})" if trainer else f"- {model}: not logged")
+    client.set_tag(run.run_id, "mlflow.note.content", "\n".join(lines))
     if digest:
         pipeline_run.note_data(client, run.run_id, digest)
