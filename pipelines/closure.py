@@ -38,15 +38,16 @@ def closure(module: str, top: Path = Path()) -> list[str]:
         if "." in name:
             waiting.append(name.rpartition(".")[0])
         if path := _file(name, top):
-            waiting += imports(path, name)
+            tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+            waiting += imports(tree, name, is_package=path.name == "__init__.py")
     files = [path for name in seen if (path := _file(name, top)) and path.read_text(encoding="utf-8").strip()]
     return sorted(path.relative_to(top).as_posix() for path in files)
 
 
-def imports(path: Path, module: str) -> Iterator[str]:
-    """Absolute dotted names that the file of `module` may import, `a.b` and `a.b.c` for `from a.b import c`."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in _running(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
+    """Absolute dotted names that a module's syntax tree imports: `a.b` and `a.b.c` for `from a.b import c`."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in _running(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
