@@ -1,15 +1,7 @@
-"""The edges of the program: stages that DVC runs, and flows that run DVC.
-
-No tool sends anything to anyone. They read these variables when they are imported, and so do the processes they start.
-"""
+"""The stages of the DVC graph, and the Prefect flows that walk it."""
 
 import os
 
-for _name, _value in {
-    "DO_NOT_TRACK": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-}.items():
-    os.environ.setdefault(_name, _value)
+# Waiting threads sleep instead of spinning. On a machine with other work, spinning threads hold the cores that the
+# thread they wait for needs, and a training step can take ten times as long. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
