@@ -141,10 +141,10 @@ def _judged(
         if sight is None:
             yield entry, rejected(row, entry.reason), None
             continue
-        row, matrix = judge(row, sight, config)
+        row, matrix = judge(row, sight, config, aligned=bool(entry.points))
         if matrix is not None:
             group = row.identity or row.pixels_sha256
-            row = replace(row, group=group, split=split_of(group, split))
+            row = replace(row, group=group, split=entry.split or split_of(group, split))
         yield entry, row, matrix
 
 

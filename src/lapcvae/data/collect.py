@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lapcvae.data.names import is_system, parent
+from lapcvae.data.names import is_system
 from lapcvae.data.photographs import PhotographWriter
-from lapcvae.data.sources import SourceConfig, open_source
+from lapcvae.data.sources import Item, SourceConfig, open_source
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import DamagedMember, Member
 from lapcvae.io.atomic import atomic_folder
@@ -20,9 +20,9 @@ def collect(config: SourceConfig, out: Path) -> tuple[int, int]:
     """
     with atomic_folder(out) as folder:
         with PhotographWriter(folder) as writer, progress(label="download", unit=" photographs") as bar:
-            for member in open_source(config):
-                if member.kind != "folder":
-                    _take(member, config, writer)
+            for item in open_source(config):
+                if item.member.kind != "folder":
+                    _take(item, config, writer)
                     bar.update()
         if not writer.stored:
             raise SourceError(
@@ -31,8 +31,8 @@ def collect(config: SourceConfig, out: Path) -> tuple[int, int]:
     return writer.stored, writer.refused
 
 
-def _take(member: Member, config: SourceConfig, writer: PhotographWriter) -> None:
-    identity = parent(member.name) if config.identity == "folder" else ""
+def _take(item: Item, config: SourceConfig, writer: PhotographWriter) -> None:
+    member, identity = item.member, item.identity
     reason = _refusal(member, config)
     if reason:
         writer.refuse(member.name, identity, reason)
@@ -47,7 +47,7 @@ def _take(member: Member, config: SourceConfig, writer: PhotographWriter) -> Non
     elif not data:
         writer.refuse(member.name, identity, "empty")
     else:
-        writer.store(member.name, identity, data)
+        writer.store(member.name, identity, data, item.split, item.points)
 
 
 def _refusal(member: Member, config: SourceConfig) -> str:

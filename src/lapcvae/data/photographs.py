@@ -31,6 +31,8 @@ class Entry:
     offset: int  # first byte in the shard
     bytes: int  # length in bytes
     reason: str  # one of `reasons.REASONS`, or empty
+    split: str = ""  # that the source's makers gave it, or empty
+    points: str = ""  # x and y of five points that the makers gave it, ten numbers with spaces between, or empty
 
 
 COLUMNS = tuple(f.name for f in fields(Entry))
@@ -68,14 +70,14 @@ class PhotographWriter:
         finally:
             self._index.close()
 
-    def store(self, name: str, identity: str, data: bytes) -> None:
-        """Append one photograph's bytes."""
+    def store(self, name: str, identity: str, data: bytes, split: str = "", points: str = "") -> None:
+        """Append one photograph's bytes; `split` and `points` as of `Entry`."""
         if self._stream is None or (self._offset and self._offset + len(data) > self._limit):
             self._next_shard()
         assert self._stream is not None
         self._stream.write(data)
         digest = hashlib.sha256(data).hexdigest()
-        self._row(Entry(printable(name), identity, digest, self._shard, self._offset, len(data), ""))
+        self._row(Entry(printable(name), identity, digest, self._shard, self._offset, len(data), "", split, points))
         self._offset += len(data)
         self.stored += 1
 
@@ -107,8 +109,8 @@ def read_index(folder: Path) -> Iterator[Entry]:
         if tuple(next(rows, ())) != COLUMNS:
             raise DataError(f"{path}: its columns are not {', '.join(COLUMNS)}; run `dvc repro --force download`")
         for row in rows:
-            name, identity, digest, shard, offset, size, reason = row
-            yield Entry(name, identity, digest, int(shard), int(offset), int(size), reason)
+            name, identity, digest, shard, offset, size, reason, split, points = row
+            yield Entry(name, identity, digest, int(shard), int(offset), int(size), reason, split, points)
 
 
 def read_photograph(folder: Path, shard: int, offset: int, size: int) -> bytes:

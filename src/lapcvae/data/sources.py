@@ -6,10 +6,13 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
+from urllib.parse import urlsplit
 
 from lapcvae.config import load
+from lapcvae.data.celeba import celeba_members, verify
+from lapcvae.data.names import parent
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import ArchiveLimits, DamagedMember, Kind, Member, members
 from lapcvae.io.fetch import RemoteFile, check, fetch
@@ -21,9 +24,11 @@ MIRRORS = Path(__file__).with_name("mirrors.yaml")
 class SourceConfig:
     """The `source` section of params.yaml."""
 
-    kind: Literal["sample", "folder", "archive"]
-    path: str  # of the folder or archive; the other kinds have theirs in mirrors.yaml
-    sha256: str  # of the archive, checked before it is opened; empty: not checked
+    kind: Literal["sample", "lfw", "celeba", "folder", "archive", "url"]
+    path: str  # of the folder or archive, or of the folder with CelebA's files; the other kinds have theirs elsewhere
+    url: str  # of the archive, for kind url
+    sha256: str  # of the archive, checked before it is opened; empty: not checked, for kind archive only
+    verify: bool  # whether CelebA's files must be the published ones
     identity: Literal["folder", "none"]
     max_file_bytes: int
     max_members: int
@@ -31,8 +36,10 @@ class SourceConfig:
     max_ratio: float
 
     def __post_init__(self) -> None:
-        if self.kind in ("folder", "archive") and not self.path:
+        if self.kind in ("folder", "archive", "celeba") and not self.path:
             raise ValueError(f"kind `{self.kind}` needs `path`")
+        if self.kind == "url" and not (self.url and self.sha256):
+            raise ValueError("kind `url` needs `url` and `sha256`; nothing from a network is opened unverified")
         if min(self.max_file_bytes, self.max_members, self.max_total_bytes, self.max_ratio) <= 0:
             raise ValueError("the limits must be above 0")
 
@@ -42,15 +49,39 @@ class SourceConfig:
         return ArchiveLimits(self.max_members, self.max_total_bytes, self.max_ratio)
 
 
-def open_source(config: SourceConfig) -> Iterator[Member]:
+@dataclass(frozen=True)
+class Item:
+    """One member of a source, with what the source says of it."""
+
+    member: Member
+    identity: str
+    split: str = ""
+    points: str = ""
+
+
+def open_source(config: SourceConfig) -> Iterator[Item]:
     """Every member of the source. Raises `SourceError` if it is missing, wrong or unsafe; never follows a link."""
+    path = Path(config.path).expanduser()
+    if config.kind == "celeba":
+        if config.verify:
+            verify(path, MIRRORS)
+        for member, official in celeba_members(path, config.limits):
+            yield Item(member, official.identity, official.split, official.points)
+        return
+    for member in _members(config, path):
+        yield Item(member, parent(member.name) if config.identity == "folder" else "")
+
+
+def _members(config: SourceConfig, path: Path) -> Iterator[Member]:
     if config.kind == "folder":
-        return folder_members(Path(config.path).expanduser(), config.max_members)
+        return folder_members(path, config.max_members)
     if config.kind == "archive":
-        path = Path(config.path).expanduser()
         if config.sha256:
             check(path, config.sha256)
         return members(path, config.limits)
+    if config.kind == "url":
+        name = PurePosixPath(urlsplit(config.url).path).name or "archive"
+        return members(fetch(RemoteFile(name, config.sha256, (config.url,))), config.limits)
     (file,) = load(tuple[RemoteFile, ...], config.kind, MIRRORS)
     return members(fetch(file), config.limits)
 

@@ -30,7 +30,7 @@ _ADVICE = {
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """Turn what the file system refuses into a `StorageError`; let other errors of the body through."""
     try:
         yield
@@ -50,7 +50,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     temporary: Path | None = None
     try:
-        with _told(target):
+        with told(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
             os.close(handle)
@@ -74,7 +74,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     temporary: Path | None = None
     try:
-        with _told(target):
+        with told(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
             yield temporary
