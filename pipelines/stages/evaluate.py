@@ -42,12 +42,12 @@ def work() -> str:
         "comparison": sheets.comparison(models, photographs, rows["test"]),
         "coarse_to_fine": sheets.coarse_to_fine(pyramid, photographs, rows["test"]),
         "samples": sheets.samples(pyramid, config.samples, 1.0, seed),
-        "samples_cool": sheets.samples(pyramid, config.samples, config.temperature, seed),
+        "samples_cool": sheets.samples(pyramid, config.samples, config.finer_temperature, seed),
     }
     trained = [folder for folders in parts.values() for folder in folders]
     curves = {folder: _curve(MODELS / folder / "curve.csv") for folder in trained}
     resolved = {folder: asdict(read_description(MODELS / folder).settings) for folder in trained}
-    settings = {"text": yaml.safe_dump(resolved, sort_keys=True), "temperature": config.temperature}
+    settings = {"text": yaml.safe_dump(resolved, sort_keys=True), "finer_temperature": config.finer_temperature}
     data = {"photographs": stored.photographs, "summary": read_json(REPORTS / "validation.json")["summary"]}
     with atomic_folder(REPORTS / "sheets") as folder:
         for name, picture in pictures.items():

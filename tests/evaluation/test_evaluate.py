@@ -107,7 +107,7 @@ def test_the_report_is_one_page_that_needs_no_network(
         "photographs": {"train": 5, "val": 6, "test": 10},
         "summary": {"photographs": 23, "accepted": 21, "rejected": {"no_face": 2}},
     }
-    settings = {"text": "a: <b>", "temperature": 0.7}
+    settings = {"text": "a: <b>", "finer_temperature": 0.5}
     page = report.render(metrics, {"level1": curve, "level2": curve}, pictures, data, settings)
     fetched = re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']+)|url\((?!["']?[#d])|<script|@import""", page)
     assert fetched == []

@@ -26,17 +26,17 @@ ACTIVE_VARIANCE = 0.01
 class EvaluationConfig:
     """The `evaluation` section of params.yaml.
 
-    batch: photographs at a time. samples: faces drawn for the sheets. temperature: scale of the prior's standard
-    deviation in the second sheet of samples (the first is drawn at 1).
+    batch: photographs at a time. samples: faces drawn for the sheets. finer_temperature: scale of the prior's standard
+    deviation below the coarsest level in the second sheet of samples (the first is drawn at 1 throughout).
     """
 
     batch: int = 128
     samples: int = 40
-    temperature: float = 0.7
+    finer_temperature: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.samples < 1 or self.temperature < 0:
-            raise ValueError("`batch` and `samples` must be at least 1, `temperature` at least 0")
+        if self.batch < 1 or self.samples < 1 or self.finer_temperature < 0:
+            raise ValueError("`batch` and `samples` must be at least 1, `finer_temperature` at least 0")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from lapcvae.models.cascade import Cascade
 from lapcvae.pyramid.filters import expand
 from lapcvae.pyramid.laplacian import build
 
-SAMPLE_ROWS = 4
-
 
 @torch.no_grad()
 def comparison(models: dict[str, Cascade], photographs: PackedImages, rows: np.ndarray) -> np.ndarray:
@@ -41,9 +39,9 @@ def coarse_to_fine(model: Cascade, photographs: PackedImages, rows: np.ndarray) 
 
 
 @torch.no_grad()
-def samples(model: Cascade, count: int, temperature: float, seed: int) -> np.ndarray:
-    """`count` faces drawn from the prior at a temperature (1 is the model's own), in rows. H W 3 uint8."""
+def samples(model: Cascade, count: int, finer_temperature: float, seed: int) -> np.ndarray:
+    """`count` faces drawn from the prior, level K at temperature 1, finer ones as given, in rows. H W 3 uint8."""
     noise = torch.Generator(next(model.parameters()).device)
     noise.manual_seed(seed)
-    drawn = model.sample(count, noise, temperature)[0]
+    drawn = model.sample(count, noise, finer_temperature=finer_temperature)[0]
     return sheet(list(drawn.split(COLUMNS)), cell=96)

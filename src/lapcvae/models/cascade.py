@@ -97,13 +97,20 @@ class Cascade(nn.Module):
         return passes
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator, temperature: float = 1.0) -> list[Tensor]:
-        """[x~_1 ... x~_K] of `count` faces drawn from the prior, decoder means all the way."""
+    def sample(
+        self, count: int, generator: torch.Generator, temperature: float = 1.0, finer_temperature: float | None = None
+    ) -> list[Tensor]:
+        """[x~_1 ... x~_K] of `count` faces drawn from the prior, decoder means all the way.
+
+        temperature scales the prior's standard deviation, at the levels below K by `finer_temperature` where that is
+        given: low values there keep the drawn face and calm its detail.
+        """
         images: list[Tensor] = []
         coarser: Coarser | None = None
         for k in range(self.depth, 0, -1):
             level = self.level(k)
-            z = level.prior(coarser, count).sample(generator, temperature)
+            calmed = temperature if coarser is None or finer_temperature is None else finer_temperature
+            z = level.prior(coarser, count).sample(generator, calmed)
             condition = None if coarser is None else expand(coarser.image, self.kind)
             mean = level.decode(z, condition)
             rebuilt = mean if condition is None else condition + mean
