@@ -86,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "prior": "decoder_stats",
         "residual_posterior": True,
         "sigma": "optimal",
-        "kl_warmup": 200,
+        "kl_warmup": 100,
     },
 }
 
