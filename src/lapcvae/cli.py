@@ -1,0 +1,53 @@
+"""The command `lapcvae`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lapcvae.config import PARAMS_FILE
+from lapcvae.data.account import as_text
+from lapcvae.data.prepare import prepare as prepare_photographs
+from lapcvae.errors import LapcvaeError
+from lapcvae.io.atomic import write_json
+
+Identity = Literal["folder", "none"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def lapcvae() -> None:
+    """A Laplacian pyramid of conditional variational autoencoders, for face photographs."""
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="Folder or archive (zip, tar, tar.gz, tar.bz2, tar.xz, tar.zst).")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; made if it is missing.")],
+    json: Annotated[Path | None, typer.Option(help="Also write the account to this file.")] = None,
+    identity: Annotated[Identity, typer.Option(help="Whether the folder of a photograph names the person.")] = "folder",
+    params: Annotated[Path, typer.Option(help="File with the settings.")] = PARAMS_FILE,
+) -> None:
+    """Take any photographs: align the faces, split them, and account for every file."""
+    counts = prepare_photographs(source, out, params, identity)
+    if json is not None:
+        write_json(json, counts)
+    print(as_text(counts))
+    print(f"{out}/aligned: images.npy and manifest.csv; {out}/account.html shows what was rejected")
+
+
+def main() -> None:
+    """Run the command; errors a user can mend end with exit code 2, ours with 1."""
+    try:
+        app()
+    except LapcvaeError as error:
+        print(f"lapcvae: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""`lapcvae prepare`: any folder or archive in, an account of every file out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TOP = Path(__file__).parents[1]
+SAMPLE = TOP / "data" / "samples" / "lfw-sample.tgz"
+
+
+def lapcvae(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lapcvae.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zip of 20 faces and some files that are none."""
+    path = tmp_path_factory.mktemp("source") / "photographs.zip"
+    with tarfile.open(SAMPLE) as tar, zipfile.ZipFile(path, "w") as made:
+        for _ in range(20):
+            member = tar.next()
+            assert member is not None
+            stream = tar.extractfile(member)
+            assert stream is not None
+            made.writestr(Path(member.name).name, stream.read())
+        made.writestr("<script>alert(1)</script>.jpg", "no photograph")
+        made.writestr("flat.ppm", b"P6 100 100 255\n" + bytes([9]) * 30000)
+        made.writestr(".DS_Store", "x")
+    return path
+
+
+def test_an_archive_is_prepared_and_accounted_for(archive: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "out", tmp_path / "account.json"
+    done = lapcvae("prepare", archive, "--out", out, "--json", report, "--identity", "none")
+    assert (done.returncode, done.stderr) == (0, "")
+    counts = json.loads(report.read_text())
+    assert counts == json.loads((out / "account.json").read_text())
+    assert counts["photographs"] == 23
+    assert counts["rejected"] == {"no_face": 1, "not_an_image": 1, "system_file": 1}
+    assert counts["accepted"] == sum(counts["splits"].values()) == 20
+    assert np.load(out / "aligned" / "images.npy", mmap_mode="r").shape == (20, 64, 64, 3)
+    for line in ("23  photographs", "20  accepted", "1    not_an_image: no known image format"):
+        assert line in done.stdout
+    page = (out / "account.html").read_text()
+    assert "data:image/jpeg;base64," in page
+    assert "<script" not in page
+    assert "http" not in page
+    again = lapcvae("prepare", archive, "--out", out, "--identity", "none")
+    assert again.returncode == 0
+    assert (out / "account.html").read_text() == page
+
+
+@pytest.mark.parametrize("where", ["same", "inside", "foreign", "missing", "text"])
+def test_places_that_cannot_be_are_refused(where: str, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    (source / "a.jpg").write_bytes(b"x")
+    if where == "same":
+        out = source
+    elif where == "inside":
+        out = source / "out"
+    elif where == "foreign":
+        (out / "thesis.txt").write_text("mine")
+    elif where == "missing":
+        source = tmp_path / "none"
+    else:
+        source = tmp_path / "a.txt"
+        source.write_text("no archive")
+    before = sorted(tmp_path.rglob("*"))
+    done = lapcvae("prepare", source, "--out", out)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lapcvae: error: ")
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_unknown_options_are_the_users_mistake() -> None:
+    assert lapcvae("prepare", ".", "--where", "x").returncode == 2
+    assert lapcvae("--help").returncode == 0
