@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 
 GRAPH = """\
 vars: [params.yaml]
@@ -73,5 +72,7 @@ def new_project(_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A real Prefect server on a new database, for the whole session: it takes seconds to start."""
+    from prefect.testing.utilities import prefect_test_harness  # imports the whole server
+
     with prefect_test_harness(server_startup_timeout=120):
         yield
