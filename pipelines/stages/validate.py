@@ -12,7 +12,7 @@ from lapcvae.data.account import write_page
 from lapcvae.data.decode import DecodeConfig
 from lapcvae.data.expectations import ValidateConfig
 from lapcvae.data.split import SplitConfig
-from lapcvae.data.validation import validate
+from lapcvae.data.validation import ValidationFiles, validate
 from pipelines.stage import run_stage
 
 
@@ -21,9 +21,9 @@ def work() -> str:
     manifest = Path("data/aligned/manifest.csv")
     write_page(manifest, Path("data/raw"), Path("reports/account.html"), load(DecodeConfig, "decode"))
     findings = validate(
-        manifest=manifest,
-        report=Path("reports/validation.json"),
-        docs=Path("reports/data_docs"),
+        ValidationFiles(
+            manifest, Path("data/accepted.json"), Path("reports/validation.json"), Path("reports/data_docs")
+        ),
         config=load(ValidateConfig, "validate"),
         split=load(SplitConfig, "split"),
     )

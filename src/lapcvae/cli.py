@@ -11,6 +11,7 @@ import typer
 from lapcvae.config import PARAMS_FILE
 from lapcvae.data.account import as_text
 from lapcvae.data.prepare import prepare as prepare_photographs
+from lapcvae.data.summary import accept
 from lapcvae.errors import LapcvaeError
 from lapcvae.io.atomic import write_json
 
@@ -38,6 +39,15 @@ def prepare(
         write_json(json, counts)
     print(as_text(counts))
     print(f"{out}/aligned: images.npy and manifest.csv; {out}/account.html shows what was rejected")
+
+
+@app.command()
+def accept_data(
+    report: Annotated[Path, typer.Option(help="A validation report that holds.")] = Path("reports/validation.json"),
+    reference: Annotated[Path, typer.Option(help="Where the figures are kept.")] = Path("data/accepted.json"),
+) -> None:
+    """Make the present data set the one that later data sets are compared with."""
+    print(f"{reference}: now the figures of the data set from `{accept(report, reference)}`; commit it")
 
 
 def main() -> None:

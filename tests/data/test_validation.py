@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from lapcvae.config import load
 from lapcvae.data.expectations import Range, ValidateConfig, examine
 from lapcvae.data.manifest import ManifestWriter, Row
 from lapcvae.data.split import SplitConfig, split_of
-from lapcvae.data.summary import read_table, summarise
-from lapcvae.data.validation import validate
+from lapcvae.data.summary import accept, read_reference, read_table, summarise
+from lapcvae.data.validation import ValidationFiles, validate
 from lapcvae.errors import DataError, ExpectationError
 from tests.data.flow import PARAMS
 
@@ -59,7 +60,8 @@ def run(rows: list[Row], folder: Path, config: ValidateConfig | None = None) -> 
             manifest.write(row)
     report = folder / "reports" / "validation.json"
     chosen = config or load(ValidateConfig, "validate", PARAMS)
-    validate(folder / "manifest.csv", report, folder / "reports" / "docs", chosen, SPLIT)
+    files = ValidationFiles(folder / "manifest.csv", folder / "accepted.json", report, folder / "reports" / "docs")
+    validate(files, chosen, SPLIT)
     return report
 
 
@@ -70,7 +72,14 @@ def test_good_photographs_pass_and_leave_a_report_without_times(tmp_path: Path) 
     assert found["holds"] is True
     assert found["summary"]["accepted"] == 300
     assert len(found["findings"]) > 15
-    assert (tmp_path / "reports" / "docs" / "index.html").is_file()
+    pages = list((tmp_path / "reports" / "docs").rglob("*.html"))
+    assert len(pages) == 5
+    for page in pages:  # readable without a network: nothing is fetched from anywhere
+        text = page.read_text()
+        assert not re.search(r"""(<script|<(link|img)[^>]*https?://|url\(["']?https?://)""", text), page
+    index = (tmp_path / "reports" / "docs" / "index.html").read_text()
+    assert f"{len(found['findings'])} expectations hold" in index
+    assert all((tmp_path / "reports" / "docs" / link).is_file() for link in re.findall(r'href="([^"]+)"', index))
     assert run(good_rows(), tmp_path).read_bytes() == first
     assert str(tmp_path).encode() not in first
 
@@ -87,14 +96,15 @@ BREACHES: tuple[tuple[str, dict[str, object]], ...] = (
     ("column='row'", {"row": 298}),
     ("column='border_share'", {"border_share": 0.9}),
     ("column='group_splits'", {"group": "Person_297"}),
+    ("column='near_splits'", {"near": "a pair"}),
 )
 
 
 def test_every_breach_is_found_and_named(tmp_path: Path) -> None:
     rows = good_rows()
     test_rows = iter([i for i, row in enumerate(rows) if row.split == "test"])
-    where = [next(test_rows) if "group" in values else i for i, (_, values) in enumerate(BREACHES)]
-    rows[297] = replace(rows[297], split="train")
+    where = [next(test_rows) if {"group", "near"} & set(values) else i for i, (_, values) in enumerate(BREACHES)]
+    rows[297] = replace(rows[297], split="train", near="a pair")
     for i, (_, values) in zip(where, BREACHES, strict=True):
         rows[i] = replace(rows[i], **values)  # type: ignore[arg-type]
     with ManifestWriter(tmp_path / "m.csv") as manifest:
@@ -159,3 +169,32 @@ def test_system_files_do_not_count_as_rejects(tmp_path: Path) -> None:
     assert summary["totals"]["reject_share"] == 0
     assert summary["rejected"] == {"system_file": 90}
     assert isinstance(read_table(tmp_path / "m.csv"), pd.DataFrame)
+
+
+def test_a_data_set_is_compared_with_the_last_accepted_one(tmp_path: Path) -> None:
+    report = run(good_rows(), tmp_path)
+    assert accept(report, tmp_path / "accepted.json") == "test"
+    reference = read_reference(tmp_path / "accepted.json")
+
+    def totals(rows: list[Row]) -> dict[str, float]:
+        with ManifestWriter(tmp_path / "m.csv") as manifest:
+            for row in rows:
+                manifest.write(row)
+        found: dict[str, float] = summarise(read_table(tmp_path / "m.csv"), SPLIT, reference)["totals"]
+        return found
+
+    assert (totals(good_rows())["median_change"], totals(good_rows())["share_lost"]) == (0, 0)
+    assert totals(good_rows(270))["share_lost"] == pytest.approx(0.1)
+    assert totals([replace(r, brightness=140.0) for r in good_rows()])["median_change"] > 1
+    assert totals([replace(r, source="other", brightness=140.0) for r in good_rows()])["median_change"] == 0
+    with pytest.raises(ExpectationError, match="share_lost"):
+        run(good_rows(270), tmp_path)
+
+
+def test_figures_that_are_not_whole_are_told(tmp_path: Path) -> None:
+    for text in ("{}", "[", '{"source": "x", "accepted": 1, "median": 1, "spread": {}}'):
+        (tmp_path / "accepted.json").write_text(text)
+        with pytest.raises(DataError, match="accept-data"):
+            read_reference(tmp_path / "accepted.json")
+    with pytest.raises(DataError, match="only a data set that passes"):
+        accept(tmp_path / "none.json", tmp_path / "accepted.json")

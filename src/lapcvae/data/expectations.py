@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from lapcvae.data.docs_pages import make_offline
 from lapcvae.data.reasons import REASONS
 from lapcvae.data.split import SPLITS
 from lapcvae.errors import DataError
@@ -81,13 +82,18 @@ def examine(
             outcomes += [outcome for result in run.run_results.values() for outcome in result.results]
         if docs is not None:
             context.build_data_docs()
-    return sorted((_finding(outcome) for outcome in outcomes), key=lambda finding: finding.expectation)
+    findings = sorted((_finding(outcome) for outcome in outcomes), key=lambda finding: finding.expectation)
+    if docs is not None:
+        make_offline(docs, findings)
+    return findings
 
 
 def _with_group_splits(table: pd.DataFrame) -> pd.DataFrame:
+    """Add how many splits the person and the group of near-duplicates of each photograph are found in."""
     accepted = table[table.status == "accepted"]
-    splits = accepted.groupby("group").split.nunique()
-    return table.assign(group_splits=table.group.map(splits).fillna(0).astype(int))
+    columns = {"group_splits": "group", "near_splits": "near"}
+    found = {name: table[of].map(accepted.groupby(of).split.nunique()) for name, of in columns.items()}
+    return table.assign(**{name: splits.fillna(0).astype(int) for name, splits in found.items()})
 
 
 def _definition(gx: Any, context: Any, name: str, expectations: list[Any]) -> Any:
@@ -109,6 +115,7 @@ def _add_site(context: Any, docs: Path) -> None:
 def _photographs(gx: Any, table: pd.DataFrame, config: ValidateConfig) -> list[Any]:
     e = gx.expectations
     accepted = {"row_condition": 'status=="accepted"', "condition_parser": "pandas"}
+    near = {"row_condition": 'status=="accepted" and near!=""', "condition_parser": "pandas"}
     rejected = {"row_condition": 'status=="rejected"', "condition_parser": "pandas"}
     checks = [
         e.ExpectColumnValuesToBeInSet(column="status", value_set=["accepted", "rejected"]),
@@ -119,6 +126,7 @@ def _photographs(gx: Any, table: pd.DataFrame, config: ValidateConfig) -> list[A
         e.ExpectColumnValuesToBeUnique(column="row", **accepted),
         e.ExpectColumnValuesToBeUnique(column="pixels_sha256", **accepted),
         e.ExpectColumnValuesToBeInSet(column="group_splits", value_set=[1], **accepted),
+        e.ExpectColumnValuesToBeInSet(column="near_splits", value_set=[1], **near),
     ]
     return checks + [_between(gx, c, limits, table, "ranges", **accepted) for c, limits in config.ranges.items()]
 

@@ -47,7 +47,7 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
-_TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
+TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
 
 
 class ManifestWriter:
@@ -80,7 +80,7 @@ def read_manifest(path: Path) -> Iterator[Row]:
         if tuple(next(rows, ())) != COLUMNS:
             raise DataError(f"{path}: its columns are not those of this version; run `dvc repro --force align`")
         for values in rows:
-            yield Row(**{c: _TYPES[c](v) for c, v in zip(COLUMNS, values, strict=True)})
+            yield Row(**{c: TYPES[c](v) for c, v in zip(COLUMNS, values, strict=True)})
 
 
 class ImagesWriter:

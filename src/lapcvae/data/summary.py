@@ -7,42 +7,56 @@ from typing import Any
 
 import pandas as pd
 
+from lapcvae.data.manifest import TYPES
 from lapcvae.data.reasons import NOT_COUNTED
 from lapcvae.data.split import SPLITS, SplitConfig
 from lapcvae.errors import DataError
+from lapcvae.io.atomic import read_json, write_json
 
 MEASURES = ("brightness", "contrast", "sharpness", "aligned_sharpness", "residual", "eye_distance_px", "black_share")
+_COMPARED = tuple(m for m in MEASURES if m != "aligned_sharpness")  # which changes with `align.size`
+_KEPT = ("source", "accepted", "median", "spread")  # of a summary, for comparing later data sets with it
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """The manifest as a table. Raises `DataError` where there is no such file."""
     if not path.is_file():
         raise DataError(f"{path}: not found; run `dvc repro align` first")
-    text = ("name", "source", "identity", "sha256", "status", "reason", "split", "group", "phash", "pixels_sha256")
-    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys((*text, "aligned_sha256"), "str"))
+    text = [name for name, kind in TYPES.items() if kind is str]
+    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text, "str"))
 
 
-def summarise(table: pd.DataFrame, split: SplitConfig) -> dict[str, Any]:
-    """Counts, reasons, splits and the medians of the measures; equal manifests give equal values."""
+def summarise(table: pd.DataFrame, split: SplitConfig, reference: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Counts, reasons, splits and where the measures lie; equal manifests give equal values.
+
+    `reference` is the last accepted data set (see `read_reference`), None if there is none to compare with.
+    """
     accepted = table[table.status == "accepted"]
     counts = accepted.split.value_counts()
-    return {
+    summary: dict[str, Any] = {
+        "source": ", ".join(sorted(table.source.unique())),
         "photographs": len(table),
         "accepted": len(accepted),
         "rejected": {str(k): int(v) for k, v in table[table.status == "rejected"].reason.value_counts().items()},
         "groups": int(accepted.group.nunique()),
         "splits": {s: int(counts.get(s, 0)) for s in SPLITS},
-        "median": {m: round(float(accepted[m].median()), 4) if len(accepted) else 0.0 for m in MEASURES},
-        "totals": totals(table, split),
+        "median": {m: _figure(accepted[m].median()) for m in MEASURES},
+        "spread": {m: _figure(accepted[m].std(ddof=0)) for m in MEASURES},
     }
+    summary["totals"] = {**_totals(table, split), **_changes(summary, reference)}
+    return summary
 
 
-def totals(table: pd.DataFrame, split: SplitConfig) -> dict[str, float]:
+def _figure(value: float) -> float:
+    return round(float(value), 4) if value == value else 0.0  # an empty column has no median
+
+
+def _totals(table: pd.DataFrame, split: SplitConfig) -> dict[str, float]:
     """The figures that `validate.totals` limits.
 
     `accepted`: photographs; `unaccounted`: rows neither accepted nor rejected with a reason; `reject_share`: of the
-    rows that speak of a photograph, 0 to 1; `split_error`: the largest difference of a
-    split's share from the one asked for.
+    rows that speak of a photograph, 0 to 1; `split_error`: the largest difference of a split's share from the one asked
+    for, 0 to 1.
     """
     accepted = table[table.status == "accepted"]
     accounted = len(accepted) + int(((table.status == "rejected") & (table.reason != "")).sum())
@@ -55,3 +69,44 @@ def totals(table: pd.DataFrame, split: SplitConfig) -> dict[str, float]:
         "reject_share": round(float((counted.status != "accepted").mean()) if len(counted) else 1.0, 6),
         "split_error": round(max(abs(float(shares.get(s, 0.0)) - wanted[s]) for s in SPLITS), 6),
     }
+
+
+def _changes(summary: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, float]:
+    """Against the last accepted data set of the same source; 0 where there is none.
+
+    `median_change`: the largest move of a measure's median, in standard deviations of the reference; `share_lost`: of
+    its accepted photographs, how many fewer there are now, 0 to 1.
+    """
+    if reference is None or reference["source"] != summary["source"]:
+        return {"median_change": 0.0, "share_lost": 0.0}
+    moves = [abs(summary["median"][m] - reference["median"][m]) / max(reference["spread"][m], 1e-6) for m in _COMPARED]
+    lost = 1 - summary["accepted"] / max(reference["accepted"], 1)
+    return {"median_change": round(max(moves), 6), "share_lost": round(max(0.0, lost), 6)}
+
+
+def read_reference(path: Path) -> dict[str, Any] | None:
+    """The last accepted data set's figures, None if none ever was. Raises `DataError` if they are not whole."""
+    if not path.is_file():
+        return None
+    try:
+        reference: dict[str, Any] = read_json(path)
+        complete = all(key in reference for key in _KEPT) and all(
+            isinstance(reference[part][m], int | float) for part in ("median", "spread") for m in MEASURES
+        )
+    except (ValueError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise DataError(f"{path}: not the figures of a data set; write it anew with `lapcvae accept-data`")
+    return reference
+
+
+def accept(report: Path, reference: Path) -> str:
+    """Make the data set of a validation report the one that later ones are compared with; returns its source.
+
+    Raises `DataError` if there is no report, which is so unless every expectation held.
+    """
+    if not report.is_file():
+        raise DataError(f"{report}: not found; only a data set that passes `dvc repro validate` can be accepted")
+    summary = read_json(report)["summary"]
+    write_json(reference, {key: summary[key] for key in _KEPT})
+    return str(summary["source"])

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lapcvae.data.expectations import Finding, ValidateConfig, examine
 from lapcvae.data.split import SplitConfig
-from lapcvae.data.summary import read_table, summarise
+from lapcvae.data.summary import read_reference, read_table, summarise
 from lapcvae.errors import ExpectationError
 from lapcvae.io.atomic import atomic_folder, write_json
 
 
-def validate(manifest: Path, report: Path, docs: Path, config: ValidateConfig, split: SplitConfig) -> list[Finding]:
-    """Examine `manifest`; write `report` (JSON) and `docs` (pages). Raises `ExpectationError` on a breach.
+@dataclass(frozen=True)
+class ValidationFiles:
+    """What `validate` reads (the first two) and writes."""
 
-    On a breach the report lies beside `report` under the name `*.breach.json`, and no old one is left in its place.
+    manifest: Path
+    reference: Path  # figures of the last accepted data set; may be missing
+    report: Path  # JSON
+    docs: Path  # folder of pages
+
+
+def validate(files: ValidationFiles, config: ValidateConfig, split: SplitConfig) -> list[Finding]:
+    """Examine the manifest; write the report and the pages. Raises `ExpectationError` on a breach.
+
+    On a breach the report lies beside its place under the name `*.breach.json`, and no old one is left in its place.
     """
-    table = read_table(manifest)
-    summary = summarise(table, split)
+    report, docs = files.report, files.docs
+    table = read_table(files.manifest)
+    summary = summarise(table, split, read_reference(files.reference))
     with atomic_folder(docs) as folder:
         findings = examine(table, summary["totals"], config, folder)
     broken = [finding for finding in findings if not finding.holds]
