@@ -24,7 +24,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
 # Nothing sends anything to anyone.
-export DO_NOT_TRACK := 1
+export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -61,7 +61,10 @@ repro: setup ## run the whole pipeline; only what changed
 	dvc repro
 	@python -m pipelines.summary
 
-flow: setup ## the same as a Prefect flow, a task a stage, with retries
+flow: setup ## the same as a Prefect flow, a task a stage, with retries; on the server of `make ui-flow` if it is up
+	@api=http://127.0.0.1:$(PREFECT_PORT)/api; \
+	up="import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('$$api/health', timeout=2)"; \
+	if [ -z "$${PREFECT_API_URL:-}" ] && python -c "$$up" 2>/dev/null; then export PREFECT_API_URL=$$api; fi; \
 	python -m pipelines.flows.run
 
 test: setup lint ## lint, check types, run every test
