@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lapcvae.data.decode import DecodeConfig, Unreadable, decode
+from lapcvae.data.decode import DecodeConfig, Unreadable, decode, decode_again
 from lapcvae.data.reasons import REASONS
 from tests.data import made
 
@@ -78,3 +78,8 @@ def test_a_cut_photograph_is_refused(face: bytes, share: float) -> None:
     with pytest.raises(Unreadable) as refused:
         decode(face[: int(len(face) * share)], CONFIG)
     assert refused.value.reason in ("truncated", "not_an_image", "undecodable")
+
+
+def test_decoding_again_gives_the_same_pixels(faces: dict[str, bytes]) -> None:
+    for data in [*faces.values(), *made.readable(next(iter(faces.values()))).values()]:
+        assert np.array_equal(decode(data, CONFIG), decode_again(data, CONFIG))

@@ -99,10 +99,10 @@ def test_outside_is_reflected_and_told() -> None:
 
 def test_measures_of_known_faces() -> None:
     black = np.zeros((64, 64, 3), np.uint8)
-    assert measure(black, 0.25).black_share == 1.0
+    assert measure(black).black_share == 1.0
     half = black.copy()
     half[:, 32:] = 100
-    look = measure(half, 0.0)
+    look = measure(half)
     assert look.brightness == pytest.approx(50)
     assert look.contrast == pytest.approx(50)
     assert look.black_share == 0.5

@@ -7,28 +7,28 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lapcvae.data.cache import ContentCache, key_of
-from lapcvae.data.decode import DecodeConfig, decode
+from lapcvae.data.decode import DecodeConfig, decode_again
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
-from lapcvae.data.judge import AlignConfig, judge, rejected
+from lapcvae.data.judge import AlignConfig, judge, reject
 from lapcvae.data.landmarks import Sight, read_sights
 from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.split import SPLITS, SplitConfig, split_of
-from lapcvae.data.warp import Look, border_share, measure, warp
+from lapcvae.data.warp import Look, measure, warp
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.progress import progress
 
 _CHUNK = 64  # photographs a task
 _BATCH = 1024  # photographs looked up and written at a time
-_FORMAT = "1"  # part of the cache key; raise it when the warp or the measures change
+_FORMAT = "2"  # part of the cache key; raise it when the warp or the measures change
 _OUTCOMES = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
@@ -87,9 +87,10 @@ def align(
             kept.put(fresh.items())
             faces = iter([(known | fresh).get(key, b"") for key in tasks])
             for _, row, matrix in batch:
-                done = row if matrix is None else _finish(row, next(faces), images, config)
-                manifest.write(done)
-                counts[done.reason or done.status] += 1
+                if matrix is not None:
+                    _finish(row, next(faces), images, config)
+                manifest.write(row)
+                counts[row.reason or row.status] += 1
             bar.update(len(batch))
     return counts
 
@@ -113,13 +114,13 @@ def _decided(
         if matrix is None:
             yield entry, row, None
             continue
-        row = replace(row, near=names.get(int(labels[candidate]), ""))
+        row.near = names.get(int(labels[candidate]), "")
         verdict = int(outcome[candidate])
         candidate += 1
         if verdict in _OUTCOMES:
-            yield entry, rejected(row, _OUTCOMES[verdict]), None
-        else:
-            yield entry, row, matrix
+            reject(row, _OUTCOMES[verdict])
+            matrix = None
+        yield entry, row, matrix
 
 
 def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:
@@ -139,12 +140,13 @@ def _judged(
     for entry, sight in _seen(inputs):
         row = Row(entry.name, inputs.source, entry.identity, entry.sha256, "accepted")
         if sight is None:
-            yield entry, rejected(row, entry.reason), None
+            reject(row, entry.reason)
+            yield entry, row, None
             continue
-        row, matrix = judge(row, sight, config, aligned=bool(entry.points))
+        matrix = judge(row, sight, config, aligned=bool(entry.points))
         if matrix is not None:
-            group = row.identity or row.pixels_sha256
-            row = replace(row, group=group, split=entry.split or split_of(group, split))
+            row.group = row.identity or row.pixels_sha256
+            row.split = entry.split or split_of(row.group, split)
         yield entry, row, matrix
 
 
@@ -174,22 +176,22 @@ def _seen(inputs: AlignInputs) -> Iterator[tuple[Entry, Sight | None]]:
 
 def _align_one(task: _Task) -> bytes:
     entry = task.entry
-    image = decode(read_photograph(task.raw, entry.shard, entry.offset, entry.bytes), task.decode)
+    image = decode_again(read_photograph(task.raw, entry.shard, entry.offset, entry.bytes), task.decode)
     face = warp(image, task.matrix, task.size)
-    look = measure(face, border_share(task.matrix, image.shape[1], image.shape[0], task.size))
-    return json.dumps(asdict(look)).encode() + b"\n" + face.tobytes()
+    return json.dumps(measure(face)).encode() + b"\n" + face.tobytes()
 
 
 def _crashed(task: _Task) -> bytes:
     return b""
 
 
-def _finish(row: Row, packed: bytes, images: ImagesWriter, config: AlignConfig) -> Row:
+def _finish(row: Row, packed: bytes, images: ImagesWriter, config: AlignConfig) -> None:
     if not packed:
-        return rejected(row, "crashed")
-    head, pixels = packed.split(b"\n", 1)
-    look = Look(**json.loads(head))
-    row = replace(row, **asdict(look))
-    if look.contrast < config.min_contrast:
-        return rejected(row, "flat")
-    return replace(row, row=images.append(pixels), aligned_sha256=hashlib.sha256(pixels).hexdigest())
+        reject(row, "crashed")
+        return
+    head, _, pixels = packed.partition(b"\n")
+    row.brightness, row.contrast, row.aligned_sharpness, row.black_share = Look(*json.loads(head))
+    if row.contrast < config.min_contrast:
+        reject(row, "flat")
+    else:
+        row.row, row.aligned_sha256 = images.append(pixels), hashlib.sha256(pixels).hexdigest()

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -60,9 +63,7 @@ def decode(data: bytes, config: DecodeConfig) -> np.ndarray:
     """
     if not data:
         raise Unreadable("empty")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of every odd tag; only what it refuses matters here
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _quiet():
         image = _open(data)
         _check_header(image, config)
         try:
@@ -72,6 +73,32 @@ def decode(data: bytes, config: DecodeConfig) -> np.ndarray:
         except Exception as error:  # a decoder may fail in any way on a damaged file: that is the file's fault
             raise Unreadable(_blame(error)) from None
     return turned
+
+
+def decode_again(data: bytes, config: DecodeConfig) -> np.ndarray:
+    """The same pixels as `decode`, for data that `decode` has taken before; about half the time for a plain JPEG.
+
+    OpenCV's decoder is the same library without the detours, but says nothing of damage: only for data known to be
+    whole. Raises `Unreadable` as `decode` does.
+    """
+    with _quiet():
+        image = _open(data)
+    plain = image.format == "JPEG" and image.mode == "RGB" and "exif" not in image.info and "xmp" not in image.info
+    if not plain:
+        return decode(data, config)
+    _check_header(image, config)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None or pixels.shape != (image.height, image.width, 3):
+        return decode(data, config)
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of every odd tag; only what it refuses matters here
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def _open(data: bytes) -> Image.Image:

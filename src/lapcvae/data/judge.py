@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,65 +35,63 @@ def choose(sight: Sight, config: AlignConfig) -> Face | None:
     """The face that a photograph is of: among those sure enough, and large enough if any is, the most central."""
     sure = [f for f in sight.faces if f.score >= config.min_score]
     large = [f for f in sure if eye_distance(f) >= config.min_eye_distance_px]
-    middle = np.array([sight.width - 1, sight.height - 1]) / 2
-    return min(large or sure, key=lambda f: (float(np.hypot(*(_centre(f) - middle))), -f.score), default=None)
+    return min(large or sure, key=lambda f: (_from_middle(f, sight), -f.score), default=None)
 
 
 def eye_distance(face: Face) -> float:
     """Pixels between the eyes in the source photograph."""
-    points = point_array(face)
-    return float(np.hypot(*(points[1] - points[0])))
+    x1, y1, x2, y2 = face.points[:4]
+    return math.hypot(x2 - x1, y2 - y1)
 
 
-def _centre(face: Face) -> np.ndarray:
+def _from_middle(face: Face, sight: Sight) -> float:
     left, top, width, height = face.box
-    return np.array([left + width / 2, top + height / 2])
+    return math.hypot(left + width / 2 - (sight.width - 1) / 2, top + height / 2 - (sight.height - 1) / 2)
 
 
-def judge(row: Row, sight: Sight, config: AlignConfig, aligned: bool = False) -> tuple[Row, np.ndarray | None]:
-    """Fill in what is known before the warp; the second is the similarity to the template, None if rejected.
+def judge(row: Row, sight: Sight, config: AlignConfig, aligned: bool = False) -> np.ndarray | None:
+    """Fill in what is known before the warp; returns the similarity to the template, None if `row` is now rejected.
 
     A photograph that comes `aligned` from its makers (178 x 218 pixels) is taken as it is, whatever its points.
     """
-    row = replace(
-        row,
-        pixels_sha256=sight.pixels_sha256,
-        phash=sight.phash,
-        width=sight.width,
-        height=sight.height,
-        sharpness=sight.sharpness,
-        faces=len(sight.faces),
-    )
+    reason, matrix = _fit(row, sight, config, aligned)
+    if reason:
+        reject(row, reason)
+        return None
+    return matrix
+
+
+def _fit(row: Row, sight: Sight, config: AlignConfig, aligned: bool) -> tuple[str, np.ndarray | None]:
+    row.pixels_sha256, row.phash, row.sharpness = sight.pixels_sha256, sight.phash, sight.sharpness
+    row.width, row.height, row.faces = sight.width, sight.height, len(sight.faces)
     if sight.reason:
-        return rejected(row, sight.reason), None
+        return sight.reason, None
     face = choose(sight, config)
     if face is None:
-        return rejected(row, "no_face"), None
-    row = replace(row, score=face.score, eye_distance_px=round(eye_distance(face), 3))
-    if aligned and (sight.width, sight.height) == (WIDTH_PX, HEIGHT_PX):
-        return replace(row, residual=round(residual(point_array(face), np.eye(2, 3)), 5)), np.eye(2, 3)
-    if row.eye_distance_px < config.min_eye_distance_px:
-        return rejected(row, "small_face"), None
+        return "no_face", None
+    row.score, row.eye_distance_px = face.score, round(eye_distance(face), 3)
     points = point_array(face)
+    if aligned and (sight.width, sight.height) == (WIDTH_PX, HEIGHT_PX):
+        row.residual = round(residual(points, np.eye(2, 3)), 5)
+        return "", np.eye(2, 3)
+    if row.eye_distance_px < config.min_eye_distance_px:
+        return "small_face", None
     try:
         matrix = similarity(points)
     except ValueError:
-        return rejected(row, "poor_fit"), None
-    row = replace(
-        row,
-        residual=round(residual(points, matrix), 5),
-        rotation_deg=round(rotation_deg(matrix), 3),
-        border_share=round(border_share(matrix, sight.width, sight.height, config.size), 4),
-    )
+        return "poor_fit", None
+    row.residual = round(residual(points, matrix), 5)
+    row.rotation_deg = round(rotation_deg(matrix), 3)
+    row.border_share = round(border_share(matrix, sight.width, sight.height, config.size), 4)
     if abs(row.rotation_deg) > config.max_rotation_deg:
-        return rejected(row, "turned"), None
+        return "turned", None
     if row.residual > config.max_residual:
-        return rejected(row, "poor_fit"), None
+        return "poor_fit", None
     if row.border_share > config.max_border_share:
-        return rejected(row, "outside_frame"), None
-    return row, matrix
+        return "outside_frame", None
+    return "", matrix
 
 
-def rejected(row: Row, reason: str) -> Row:
-    """`row` as rejected for `reason`."""
-    return replace(row, status="rejected", reason=reason, row=-1, split="", aligned_sha256="")
+def reject(row: Row, reason: str) -> None:
+    """Make `row` a rejected one."""
+    row.status, row.reason, row.row, row.split, row.aligned_sha256 = "rejected", reason, -1, "", ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,9 +15,9 @@ import numpy as np
 from lapcvae.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Row:
-    """One photograph. Measures of a rejected one are 0 as far as it did not come to be measured."""
+    """One photograph, filled in as more is known of it. What a rejected one did not come to be measured for is 0."""
 
     name: str  # as in the source, escaped to one printable line
     source: str  # the kind of source it came from
@@ -47,6 +48,7 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
+_values = attrgetter(*COLUMNS)
 TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
 
 
@@ -68,7 +70,7 @@ class ManifestWriter:
 
     def write(self, row: Row) -> None:
         """Append one row."""
-        self._rows.writerow(asdict(row).values())
+        self._rows.writerow(_values(row))
 
 
 def read_manifest(path: Path) -> Iterator[Row]:

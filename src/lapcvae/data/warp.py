@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,17 +11,16 @@ import numpy as np
 from lapcvae.data.template import to_crop
 
 _BLACK = 3  # grey values up to this count as black: JPEG noise on the wedges of rotated photographs
+_COARSER = 0.35  # sampling so much coarser than the photograph is still without alias, bilinear weights being 2 wide
 _MOST_SAMPLES = 8  # a side of an output pixel; larger reductions shrink the photograph first
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """Measures of one aligned face; grey values are 0 to 255."""
 
     brightness: float  # mean grey value
     contrast: float  # standard deviation of the grey values
     aligned_sharpness: float  # variance of the Laplacian of the grey values
-    border_share: float  # of the crop, outside the photograph and filled by reflection, 0 to 1
     black_share: float  # of the crop's pixels that are black in all channels, 0 to 1
 
 
@@ -29,14 +28,15 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """The centre crop of the template, uint8 (size, size, 3), of an RGB uint8 (H, W, 3) image.
 
     `matrix` (2, 3) maps source pixels to the 178 x 218 template. Where the crop leaves the photograph it is reflected.
-    The crop is sampled on a grid at least as fine as the photograph's own, then averaged: no alias, one resampling.
+    The crop is sampled bilinearly on a grid about as fine as the photograph's own, then averaged: one resampling, no
+    alias that can be seen.
     """
     crop = to_crop(matrix, size)
     reduction = 1 / math.hypot(crop[0, 0], crop[1, 0])  # source pixels a pixel of the result
     if reduction > _MOST_SAMPLES:
         image, crop = _shrink(image, crop, reduction / _MOST_SAMPLES * 2)
         reduction = 1 / math.hypot(crop[0, 0], crop[1, 0])
-    samples = max(1, math.ceil(reduction - 0.05))
+    samples = max(1, math.ceil(reduction - _COARSER))
     fine = samples * crop
     fine[:, 2] += (samples - 1) / 2
     side = samples * size
@@ -64,11 +64,11 @@ def border_share(matrix: np.ndarray, width: int, height: int, size: int) -> floa
     return min(1.0, max(0.0, 1 - inside / size**2))
 
 
-def measure(face: np.ndarray, outside: float) -> Look:
-    """Measure an aligned face, uint8 (size, size, 3); `outside` is its border share."""
+def measure(face: np.ndarray) -> Look:
+    """Measure an aligned face, uint8 (size, size, 3)."""
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     mean, spread = cv2.meanStdDev(grey)
     _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
     black = cv2.countNonZero(cv2.inRange(face, (0, 0, 0), (_BLACK, _BLACK, _BLACK))) / grey.size
-    values = (mean[0, 0], spread[0, 0], edges[0, 0] ** 2, outside, black)
+    values = (mean[0, 0], spread[0, 0], edges[0, 0] ** 2, black)
     return Look(*(round(float(v), 4) for v in values))
