@@ -80,7 +80,7 @@ format: setup ## format the code and mend what the linter can
 	ruff check --fix .
 
 ui: setup ## the MLflow pages at http://127.0.0.1:PORT; stop with Ctrl-C
-	@echo "MLflow: http://127.0.0.1:$(PORT)"
+	@echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	    --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --artifacts-destination "$(CURDIR)/mlartifacts"
 

@@ -1,7 +1,6 @@
 """The real pipeline, small: what runs, what is restored, and what MLflow then knows, over a week of an experimenter."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -168,11 +167,10 @@ def test_child_has_curves_and_pictures(week: dict[str, Step]) -> None:
         assert client.list_artifacts(run.info.run_id, "pictures")
 
 
-@pytest.mark.parametrize("level", ["3", "1"])
-def test_training_again_gives_the_same_bytes(week: dict[str, Step], level: str) -> None:
-    weights = Path(f"models/level{level}/weights.safetensors")
+def test_training_again_gives_the_same_bytes(week: dict[str, Step]) -> None:
+    weights = Path("models/level1/weights.safetensors")
     weights.unlink()
-    command = [sys.executable, "-m", "pipelines.stages.train", level]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pipelines.stages.train", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert sha256_file(weights) == week["first"].weights[f"level{level}"]
+    assert sha256_file(weights) == week["first"].weights["level1"]
