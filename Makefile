@@ -85,7 +85,8 @@ ui: setup ## the MLflow pages at http://127.0.0.1:PORT; stop with Ctrl-C
 	    --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --artifacts-destination "$(CURDIR)/mlartifacts"
 
 ui-flow: setup ## the Prefect pages at http://127.0.0.1:PREFECT_PORT; stop with Ctrl-C
-	prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)
+	PREFECT_SERVER_UI_API_URL=http://127.0.0.1:$(PREFECT_PORT)/api \
+	    prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)
 
 clean: ## remove caches of tools and bytecode; data, models and runs stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
