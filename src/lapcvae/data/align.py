@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -17,9 +18,9 @@ from lapcvae.data.decode import DecodeConfig, decode_again
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.judge import AlignConfig, judge, reject
-from lapcvae.data.landmarks import Sight, read_sights
 from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row
 from lapcvae.data.photographs import Entry, read_index, read_photograph
+from lapcvae.data.sight import Sight, read_sights
 from lapcvae.data.split import SPLITS, SplitConfig, split_of
 from lapcvae.data.warp import Look, measure, warp
 from lapcvae.errors import DataError
@@ -42,12 +43,15 @@ class AlignInputs:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Place:
+    """What is the same for all photographs of a run."""
+
     raw: Path
-    entry: Entry
-    matrix: np.ndarray
     decode: DecodeConfig
     size: int
+
+
+_Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the similarity's six float64
 
 
 def align(
@@ -64,6 +68,7 @@ def align(
     counts: Counter[str] = Counter()
     rows = _decided(inputs, config, split, duplicates)
     version = f"{_FORMAT}|{decode_config}|{config.size}"
+    work = functools.partial(_align_one, _Place(inputs.raw.resolve(), decode_config, config.size))
     with (
         ContentCache(cache) as kept,
         atomic_folder(out) as folder,
@@ -73,16 +78,15 @@ def align(
         progress(label="align", unit=" photographs") as bar,
     ):
         while batch := list(itertools.islice(rows, _BATCH)):
-            tasks = {
-                key_of(version, entry.sha256, matrix.tobytes().hex()): _Task(
-                    inputs.raw.resolve(), entry, matrix, decode_config, config.size
-                )
-                for entry, _, matrix in batch
-                if matrix is not None
-            }
+            tasks: dict[bytes, _Task] = {}
+            for entry, _, matrix in batch:
+                if matrix is not None:
+                    packed = matrix.tobytes()
+                    key = key_of(version, entry.sha256, packed.hex())
+                    tasks[key] = (entry.shard, entry.offset, entry.bytes, packed)
             known = kept.get(list(tasks))
             missing = [key for key in tasks if key not in known]
-            results = workers.run(_align_one, [tasks[key] for key in missing], _CHUNK, _crashed)
+            results = workers.run(work, [tasks[key] for key in missing], _CHUNK, _crashed)
             fresh = {key: result for key, result in zip(missing, results, strict=True) if result}
             kept.put(fresh.items())
             faces = iter([(known | fresh).get(key, b"") for key in tasks])
@@ -174,10 +178,10 @@ def _seen(inputs: AlignInputs) -> Iterator[tuple[Entry, Sight | None]]:
         yield entry, sight
 
 
-def _align_one(task: _Task) -> bytes:
-    entry = task.entry
-    image = decode_again(read_photograph(task.raw, entry.shard, entry.offset, entry.bytes), task.decode)
-    face = warp(image, task.matrix, task.size)
+def _align_one(place: _Place, task: _Task) -> bytes:
+    shard, offset, size, packed = task
+    image = decode_again(read_photograph(place.raw, shard, offset, size), place.decode)
+    face = warp(image, np.frombuffer(packed).reshape(2, 3), place.size)
     return json.dumps(measure(face)).encode() + b"\n" + face.tobytes()
 
 
@@ -189,8 +193,9 @@ def _finish(row: Row, packed: bytes, images: ImagesWriter, config: AlignConfig) 
     if not packed:
         reject(row, "crashed")
         return
-    head, _, pixels = packed.partition(b"\n")
-    row.brightness, row.contrast, row.aligned_sharpness, row.black_share = Look(*json.loads(head))
+    end = packed.index(b"\n")
+    row.brightness, row.contrast, row.aligned_sharpness, row.black_share = Look(*json.loads(packed[:end]))
+    pixels = memoryview(packed)[end + 1 :]
     if row.contrast < config.min_contrast:
         reject(row, "flat")
     else:

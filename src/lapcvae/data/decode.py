@@ -81,16 +81,25 @@ def decode_again(data: bytes, config: DecodeConfig) -> np.ndarray:
     OpenCV's decoder is the same library without the detours, but says nothing of damage: only for data known to be
     whole. Raises `Unreadable` as `decode` does.
     """
-    with _quiet():
-        image = _open(data)
-    plain = image.format == "JPEG" and image.mode == "RGB" and "exif" not in image.info and "xmp" not in image.info
-    if not plain:
+    if not _plain_jpeg(data):
         return decode(data, config)
-    _check_header(image, config)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None or pixels.shape != (image.height, image.width, 3):
-        return decode(data, config)
-    return np.asarray(pixels, dtype=np.uint8)
+    return decode(data, config) if pixels is None else np.asarray(pixels, dtype=np.uint8)
+
+
+def _plain_jpeg(data: bytes) -> bool:
+    """Whether `data` is a JPEG of three 8-bit components without EXIF, XMP or Adobe's marker, by its headers alone."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    place = 2
+    while place + 10 < len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker in (0xC0, 0xC1, 0xC2):
+            return data[place + 4] == 8 and data[place + 9] == 3
+        if marker in (0xE1, 0xEE) or (0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xCC)):
+            return False
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return False
 
 
 @contextmanager

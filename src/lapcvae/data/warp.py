@@ -57,11 +57,20 @@ def _shrink(image: np.ndarray, crop: np.ndarray, factor: float) -> tuple[np.ndar
 def border_share(matrix: np.ndarray, width: int, height: int, size: int) -> float:
     """The share of the crop that lies outside a photograph of `width` x `height`, 0 to 1."""
     crop = to_crop(matrix, size)
+    if _is_inside(crop, width, height, size):
+        return 0.0
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
     frame = (corners @ crop[:, :2].T + crop[:, 2]).astype(np.float32)
     target = np.array([[0, 0], [size, 0], [size, size], [0, size]], dtype=np.float32) - 0.5
     inside, _ = cv2.intersectConvexConvex(frame, target)
     return min(1.0, max(0.0, 1 - inside / size**2))
+
+
+def _is_inside(crop: np.ndarray, width: int, height: int, size: int) -> bool:
+    (a, _, x), (b, _, y) = crop.tolist()
+    turn, shift, low, high = complex(a, b), complex(x, y), -0.5, size - 0.5
+    corners = ((complex(u, v) - shift) / turn for u in (low, high) for v in (low, high))
+    return all(-0.5 <= z.real <= width - 0.5 and -0.5 <= z.imag <= height - 0.5 for z in corners)
 
 
 def measure(face: np.ndarray) -> Look:

@@ -1,0 +1,191 @@
+"""How fast the data stages are, beside what the bare libraries do on the same cores.
+
+    python -m bench.data_speed detect   [--count 1000]    landmarks against the detector alone
+    python -m bench.data_speed align    [--count 12000]   decode and align against OpenCV alone
+    python -m bench.data_speed added    [--count 12000]   100 photographs added to many, against 100 alone
+    python -m bench.data_speed memory   [--count 100000]  peak memory of each stage, all processes together
+
+Each prints one JSON object. Wall-clock shares mean something only on a machine that does nothing else; shares of
+processor time ("cpu") can be compared on a busy one too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import yaml
+
+from bench.photographs import pack, variants
+from lapcvae.config import load
+from lapcvae.data.decode import DecodeConfig, decode
+from lapcvae.data.detector import DetectorConfig, detect
+from lapcvae.data.sight import point_array, read_sights
+from lapcvae.data.template import similarity
+from lapcvae.data.warp import warp
+
+TOP = Path(__file__).parents[1]
+CORES = len(os.sched_getaffinity(0))
+
+
+def stage(project: Path, name: str) -> dict[str, float]:
+    """Run one stage in `project`: seconds, processor seconds of all its processes, their peak memory together in MB."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start, peak = time.monotonic(), 0
+    command = [sys.executable, "-m", f"pipelines.stages.{name}"]
+    child = psutil.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL)
+    while child.poll() is None:
+        try:
+            family = [child, *child.children(recursive=True)]
+            peak = max(peak, sum(p.memory_info().rss for p in family))
+        except psutil.NoSuchProcess:
+            pass
+        time.sleep(0.05)
+    if child.returncode:
+        raise SystemExit(f"{name} ended with exit code {child.returncode}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": time.monotonic() - start, "cpu_s": cpu, "peak_mb": peak / 1e6}
+
+
+def project(folder: Path) -> Path:
+    """A folder with the project's parameters and no limits on how alike photographs are."""
+    folder.mkdir(parents=True)
+    params = yaml.safe_load((TOP / "params.yaml").read_text())
+    params["source"]["kind"] = "folder"
+    params["validate"]["totals"] = {"accepted": {"low": 1, "high": 10**9}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return folder
+
+
+def rate(work: Callable[[bytes], Any], photographs: list[bytes]) -> tuple[float, float]:
+    """Photographs a second, by the wall clock and by processor time, of `work` in this process."""
+    work(photographs[0])
+    wall, cpu = time.perf_counter(), time.process_time()
+    for data in photographs:
+        work(data)
+    return len(photographs) / (time.perf_counter() - wall), len(photographs) / (time.process_time() - cpu)
+
+
+def compared(bare: tuple[float, float], count: int, used: dict[str, float]) -> dict[str, Any]:
+    """The rate of a stage beside `CORES` times the bare rate."""
+    return {
+        "photographs": count,
+        "cores": CORES,
+        "bare_per_s_one_process": round(bare[0], 1),
+        "stage_per_s": round(count / used["seconds"], 1),
+        "share_wall": round(count / used["seconds"] / (CORES * bare[0]), 3),
+        "share_cpu": round(count / used["cpu_s"] / bare[1], 3),
+        "peak_mb": round(used["peak_mb"]),
+    }
+
+
+def detect_speed(count: int, folder: Path) -> dict[str, Any]:
+    """The landmarks stage against one process that does nothing but look for faces in decoded photographs."""
+    cv2.setNumThreads(1)
+    work = project(folder / "p")
+    pack(work / "data/raw", count)
+    decoding, detector = load(DecodeConfig, "decode"), load(DetectorConfig, "detector")
+    images = [decode(data, decoding) for _, _, data in variants(100)]
+    bare = rate(lambda i: detect(images[i[0]], detector), [bytes([i]) for i in range(100)])
+    return compared(bare, count, stage(work, "landmarks"))
+
+
+def align_speed(count: int, folder: Path) -> dict[str, Any]:
+    """The align stage against one process that decodes with OpenCV and warps."""
+    cv2.setNumThreads(1)
+    work = project(folder / "p")
+    points = known_points(folder)
+    pack(work / "data/raw", count, points)
+    stage(work, "landmarks")
+    photographs = [(data, person) for _, person, data in variants(1000) if person in points]
+    matrices = {p: similarity(np.array([float(v) for v in points[p].split()]).reshape(5, 2)) for p in points}
+
+    def bare(i: bytes) -> np.ndarray:
+        data, person = photographs[int.from_bytes(i, "big")]
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        return warp(np.asarray(image, dtype=np.uint8), matrices[person], 64)
+
+    measured = rate(bare, [i.to_bytes(2, "big") for i in range(len(photographs))])
+    return compared(measured, count, stage(work, "align"))
+
+
+def known_points(folder: Path) -> dict[str, str]:
+    """The five points of each of the sample's people, found once."""
+    work = project(folder / "points")
+    pack(work / "data/raw", 1000)
+    stage(work, "landmarks")
+    sights = read_sights(work / "data/landmarks/landmarks.csv")
+    people = [person for _, person, _ in variants(1000)]
+    found = {}
+    for person, sight in zip(people, sights, strict=True):
+        if sight.faces:
+            found[person] = " ".join(str(v) for v in point_array(sight.faces[0]).ravel())
+    return found
+
+
+def added(count: int, folder: Path) -> dict[str, Any]:
+    """Seconds of each stage for 100 photographs alone, for many, and for the same many and 100 more."""
+    sources = {"alone": (count, count + 100), "many": (0, count), "added": (0, count + 100)}
+    found: dict[str, Any] = {}
+    for name, (first, last) in sources.items():
+        work = folder / ("p" if name != "alone" else "alone")
+        if not work.exists():
+            project(work)
+        for i, (file, _, data) in enumerate(variants(last)):
+            path = work / "photographs" / file
+            if i >= first and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+        params = yaml.safe_load((work / "params.yaml").read_text())
+        params["source"]["path"] = "photographs"
+        (work / "params.yaml").write_text(yaml.safe_dump(params))
+        used = {s: stage(work, s) for s in ("download", "landmarks", "align", "validate")}
+        found[name] = {s: {k: round(v, 2) for k, v in u.items()} for s, u in used.items()}
+    return found
+
+
+def memory(count: int, folder: Path) -> dict[str, Any]:
+    """Peak memory of each stage at 1,000 photographs and at `count`, their points given to save hours of looking."""
+    points = known_points(folder)
+    found: dict[str, Any] = {}
+    for n in (1000, count):
+        work = project(folder / f"n{n}")
+        pack(work / "data/raw", n, points)
+        used = {s: stage(work, s) for s in ("landmarks", "align", "validate")}
+        found[str(n)] = {s: {k: round(v, 1) for k, v in u.items()} for s, u in used.items()}
+        shutil.rmtree(work)
+    return found
+
+
+def main() -> None:
+    """Run one benchmark in a scratch folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["detect", "align", "added", "memory"])
+    parser.add_argument("--count", type=int, default=0)
+    chosen = parser.parse_args()
+    work, default = {
+        "detect": (detect_speed, 1000),
+        "align": (align_speed, 12_000),
+        "added": (added, 12_000),
+        "memory": (memory, 100_000),
+    }[chosen.what]
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps({chosen.what: work(chosen.count or default, Path(folder))}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
