@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
 import pytest
 
 from lapcvae.config import parse
@@ -52,3 +58,30 @@ def test_items_are_taken_as_they_are_needed() -> None:
 def test_bad_settings_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         parse(ExecutorConfig, bad, "executor")
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    script = """
+import sys
+from lapcvae.data.executor import ExecutorConfig, open_executor
+from tests.data.workers import minus_one, name_process
+if __name__ == "__main__":
+    with open_executor(ExecutorConfig("processes", 2)) as executor:
+        for found in executor.run(name_process, range(100_000), 1, minus_one):
+            print(found, flush=True)
+"""
+    (tmp_path / "parent.py").write_text(script)
+    top = Path(__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"],
+        env={**os.environ, "PYTHONPATH": str(top)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    workers = {psutil.Process(int(parent.stdout.readline())) for _ in range(30)}
+    parent.kill()
+    parent.stdout.close()
+    parent.wait(timeout=30)
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive

@@ -23,3 +23,8 @@ def fail(value: int) -> int:
 def minus_one(value: int) -> int:
     """What stands for a value whose worker ended."""
     return -1
+
+
+def name_process(value: int) -> int:
+    """The id of the process that works."""
+    return os.getpid()

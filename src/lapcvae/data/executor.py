@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,6 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, TypeVar
+
+from lapcvae.data.dask_executor import DaskExecutor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,8 +40,8 @@ class ExecutorConfig:
 class Executor:
     """Runs a function over items; a context manager. The processes start with the first piece of work."""
 
-    def __init__(self, config: ExecutorConfig) -> None:
-        self._count = config.workers or len(os.sched_getaffinity(0))
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Executor:
@@ -110,14 +113,28 @@ class Executor:
             self._pool = None
 
 
-def open_executor(config: ExecutorConfig) -> Executor:
-    """The executor that `config` names."""
-    return Executor(config)
+def open_executor(config: ExecutorConfig) -> Executor | DaskExecutor:
+    """The executor that `config` names. Raises `ConfigError` where Dask is wanted and not installed or not reached."""
+    if config.kind == "dask":
+        return DaskExecutor(config.address, config.workers)
+    return Executor(config.workers or len(os.sched_getaffinity(0)))
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     # spawn: a forked copy of a process that has run OpenCV's threads can hang.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Make sure that a worker does not outlive a parent that was killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _each(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
