@@ -42,6 +42,15 @@ def test_what_is_no_photograph_is_refused_with_its_reason(face: bytes) -> None:
         assert reason in REASONS
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_decoding(face: bytes) -> None:
+    progressive = made.encode(Image.open(io.BytesIO(face)), "JPEG", progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    bomb = progressive[:last] + progressive[last:-2] * 5000 + progressive[-2:]
+    assert decode(progressive, CONFIG).shape == (250, 250, 3)
+    with pytest.raises(Unreadable, match="undecodable"):
+        decode(bomb, CONFIG)
+
+
 def test_no_bytes_are_refused() -> None:
     with pytest.raises(Unreadable, match="empty"):
         decode(b"", CONFIG)

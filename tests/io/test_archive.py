@@ -96,6 +96,13 @@ def test_a_missing_archive_is_an_error(tmp_path: Path) -> None:
         read_all(tmp_path / "none.zip")
 
 
+def test_a_fifo_or_folder_in_place_of_the_archive_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.zip")
+    for path in (tmp_path / "fifo.zip", tmp_path, Path("/dev/zero")):
+        with pytest.raises(SourceError, match="not a file"):
+            read_all(path)
+
+
 def test_links_devices_and_fifos_are_named_and_give_nothing(tmp_path: Path) -> None:
     entries = []
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE):

@@ -30,6 +30,7 @@ _TURNS = {
     7: (Image.Transpose.TRANSVERSE,),
     8: (Image.Transpose.ROTATE_90,),
 }
+_MAX_SCANS = 100  # of a progressive JPEG; honest ones have about ten, and each is a pass over the whole image
 _MAX_PIXELS = 89_478_485  # above this Pillow takes any image for a bomb
 
 
@@ -66,6 +67,7 @@ def decode(data: bytes, config: DecodeConfig) -> np.ndarray:
     with _quiet():
         image = _open(data)
         _check_header(image, config)
+        _check_scans(data, image)
         try:
             turned = _upright(_rgb(image), image)
         except Unreadable:
@@ -129,6 +131,11 @@ def _check_header(image: Image.Image, config: DecodeConfig) -> None:
         raise Unreadable("too_small")
     if max(width, height) > config.max_aspect * min(width, height):
         raise Unreadable("extreme_aspect")
+
+
+def _check_scans(data: bytes, image: Image.Image) -> None:
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise Unreadable("undecodable")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

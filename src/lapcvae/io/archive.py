@@ -60,6 +60,8 @@ def members(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
 
     Raises `SourceError` if the file is no archive, is damaged or truncated, or breaks `limits`.
     """
+    if path.exists() and not path.is_file():  # a FIFO or a device would be waited on for ever
+        raise SourceError(f"{path}: not a file; name an archive, or use kind folder for a folder")
     try:
         with path.open("rb") as stream:
             magic = stream.read(8)
