@@ -22,6 +22,7 @@ from pipelines import dvc_runner
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data/samples/lfw-sample.tgz"
 PHOTOGRAPHS = 60
+PARTS = ("src", "pipelines", "data", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
 SMALL: dict[str, Any] = {
     "source": {"kind": "folder", "path": "photographs"},
     "split": {"val_share": 0.2, "test_share": 0.2},
@@ -75,11 +76,11 @@ def _set_updates(level: str, updates: int) -> None:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of this project with few photographs and small models, current for the module's tests."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("src", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("dvc.yaml", ".dvcignore", ".dvc/config"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PARTS]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     (folder / "params.yaml").write_text(yaml.safe_dump(_overlay(params, SMALL), sort_keys=False))
