@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +148,21 @@ def test_landmarks_of_other_photographs_are_told(faces: dict[str, bytes], pack: 
             flow.HERE,
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_new_photographs_alone_are_looked_at_and_aligned(faces: dict[str, bytes], pack: Pack, tmp_path: Path) -> None:
+    names = list(faces)
+    look_and_align(pack({n: faces[n] for n in names[5:15]}, "old"), tmp_path)
+    kept = {table: entries(tmp_path / "cache" / table) for table in ("sights.sqlite", "faces.sqlite")}
+    assert {len(keys) for keys in kept.values()} == {10}
+    look_and_align(pack({n: faces[n] for n in names[:18]}, "grown"), tmp_path)
+    for table, keys in kept.items():
+        now = entries(tmp_path / "cache" / table)
+        assert len(now) == 18
+        assert now[:10] == keys  # what was there was not written again
+
+
+def entries(cache: Path) -> list[tuple[int, bytes]]:
+    """The rows of a cache in the order they were written."""
+    with closing(sqlite3.connect(cache)) as db:
+        return list(db.execute("SELECT rowid, key FROM entries ORDER BY rowid"))
