@@ -46,7 +46,7 @@ def _complex(points: np.ndarray) -> list[complex]:
 
 def rotation_deg(matrix: np.ndarray) -> float:
     """The angle by which `matrix` turns, -180 to 180 degrees."""
-    return float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+    return math.degrees(math.atan2(float(matrix[1, 0]), float(matrix[0, 0])))
 
 
 def to_crop(matrix: np.ndarray, size: int) -> np.ndarray:
@@ -55,6 +55,6 @@ def to_crop(matrix: np.ndarray, size: int) -> np.ndarray:
     Pixel centres are whole numbers on both sides, so half a pixel goes on before scaling and comes off after.
     """
     gain = size / CROP_SIDE
-    crop = gain * matrix
-    crop[:, 2] += gain * (0.5 - np.array([CROP_LEFT, CROP_TOP])) - 0.5
-    return crop
+    (a, b, x), (c, d, y) = matrix.tolist()
+    right, down = gain * (x + 0.5 - CROP_LEFT) - 0.5, gain * (y + 0.5 - CROP_TOP) - 0.5
+    return np.array([[gain * a, gain * b, right], [gain * c, gain * d, down]])
