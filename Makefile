@@ -48,8 +48,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	else \
 	    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv; \
 	    install="python -m pip install"; \
-	    [ -t 1 ] || install="$$install --quiet"; \
 	fi; \
+	[ -t 1 ] || install="$$install --quiet"; \
 	torch=$$(grep '^torch==' constraints.txt | cut -d' ' -f1); \
 	if [ -n "$(TORCH_INDEX)" ]; then $$install --no-deps --index-url "$(TORCH_INDEX)" "$$torch"; fi; \
 	echo "setup: installing $$(grep -c '==' constraints.txt) pinned packages into .venv with $${install%% *}; this takes some minutes"; \
