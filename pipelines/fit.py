@@ -102,7 +102,7 @@ def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> D
         raise ConfigError(
             f"params.yaml: `levels` has {', '.join(sorted(levels))}, but a pyramid of "
             f"{', '.join(map(str, stored.sides))} px has levels {', '.join(sorted(wanted))}; add or remove levels, or "
-            "change `pyramid.coarsest` or `align.size`"
+            "change `pyramid.coarsest` or `align.size_px`"
         )
     scale = scale_of(stored.statistics, level, stored.depth)
     return Description(level, stored.depth, stored.sides[level - 1], stored.kind, settings, scale)

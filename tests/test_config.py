@@ -99,4 +99,4 @@ def test_the_projects_own_parameters_are_read_by_their_owners() -> None:
     pyramid = load(PyramidConfig, "pyramid", params)
     assert load(EvaluationConfig, "evaluation", params).batch > 0
     levels = load(dict[str, Any], "levels", params)
-    assert len(levels) == len(level_sides(load(int, "align.size", params), pyramid.coarsest))
+    assert len(levels) == len(level_sides(load(int, "align.size_px", params), pyramid.coarsest))

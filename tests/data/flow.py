@@ -44,7 +44,7 @@ def look_and_align(raw: Path, work: Path, executor: ExecutorConfig = HERE, size:
         AlignInputs(raw, work / "landmarks.csv", "test"),
         work / "aligned",
         work / "cache" / "faces.sqlite",
-        replace(load(AlignConfig, "align", PARAMS), size=size),
+        replace(load(AlignConfig, "align", PARAMS), size_px=size),
         decoding,
         load(SplitConfig, "split", PARAMS),
         load(DuplicatesConfig, "duplicates", PARAMS),

@@ -83,11 +83,11 @@ def test_a_folder_of_ones_own_goes_through(project: Path) -> None:
 
 
 def test_unknown_and_ill_typed_parameters_are_named(project: Path) -> None:
-    change(project, "align", sise=64)
+    change(project, "align", sise_px=64)
     change(project, "decode", max_pixels="many")
     change(project, "source", kind="floder")
     for name, says in (
-        ("align", "did you mean `size`"),
+        ("align", "did you mean `size_px`"),
         ("landmarks", "`decode.max_pixels` must be a whole number"),
         ("download", "`source.kind` is 'floder'; choose one of"),
     ):
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_what_was_there(project: Path) -> None:
     assert stage(project, "landmarks").returncode == 0
     assert stage(project, "align").returncode == 0
     before = {f: (project / f).read_bytes() for f in left(project)}
-    change(project, "align", size=128)
+    change(project, "align", size_px=128)
     done = stage(project, "align", file_bytes=300_000)
     assert done.returncode == 2, done.stderr
     assert "could not" in done.stderr

@@ -67,12 +67,12 @@ def align(
     """Write `out`/images.npy and `out`/manifest.csv (see `data.manifest`); returns rows by status or reason."""
     counts: Counter[str] = Counter()
     rows = _decided(inputs, config, split, duplicates)
-    version = f"{_FORMAT}|{decode_config}|{config.size}"
-    work = functools.partial(_align_one, _Place(inputs.raw.resolve(), decode_config, config.size))
+    version = f"{_FORMAT}|{decode_config}|{config.size_px}"
+    work = functools.partial(_align_one, _Place(inputs.raw.resolve(), decode_config, config.size_px))
     with (
         ContentCache(cache) as kept,
         atomic_folder(out) as folder,
-        ImagesWriter(folder / "images.npy", config.size) as images,
+        ImagesWriter(folder / "images.npy", config.size_px) as images,
         ManifestWriter(folder / "manifest.csv") as manifest,
         open_executor(executor) as workers,
         progress(label="align", unit=" photographs") as bar,

@@ -17,7 +17,7 @@ from lapcvae.data.warp import border_share
 class AlignConfig:
     """The `align` section of params.yaml: the size of the result and what is good enough."""
 
-    size: int
+    size_px: int  # a side of the result; not `size`: DVC leaves keys of that name out when it looks for earlier runs
     min_score: float
     min_eye_distance_px: float
     max_rotation_deg: float
@@ -26,8 +26,8 @@ class AlignConfig:
     min_contrast: float
 
     def __post_init__(self) -> None:
-        if not 8 <= self.size <= 1024:
-            raise ValueError("size must be 8 to 1024 pixels")
+        if not 8 <= self.size_px <= 1024:
+            raise ValueError("size_px must be 8 to 1024 pixels")
 
 
 def choose(sight: Sight, config: AlignConfig) -> Face | None:
@@ -81,7 +81,7 @@ def _fit(row: Row, sight: Sight, config: AlignConfig, aligned: bool) -> tuple[st
         return "poor_fit", None
     row.residual = round(residual(points, matrix), 5)
     row.rotation_deg = round(rotation_deg(matrix), 3)
-    row.border_share = round(border_share(matrix, sight.width, sight.height, config.size), 4)
+    row.border_share = round(border_share(matrix, sight.width, sight.height, config.size_px), 4)
     if abs(row.rotation_deg) > config.max_rotation_deg:
         return "turned", None
     if row.residual > config.max_residual:

@@ -14,7 +14,7 @@ from lapcvae.errors import DataError
 from lapcvae.io.atomic import read_json, write_json
 
 MEASURES = ("brightness", "contrast", "sharpness", "aligned_sharpness", "residual", "eye_distance_px", "black_share")
-_COMPARED = tuple(m for m in MEASURES if m != "aligned_sharpness")  # which changes with `align.size`
+_COMPARED = tuple(m for m in MEASURES if m != "aligned_sharpness")  # which changes with `align.size_px`
 _KEPT = ("source", "accepted", "median", "spread")  # of a summary, for comparing later data sets with it
 
 
