@@ -15,7 +15,7 @@ def work() -> str:
     print(table.text(read_json(METRICS)))
     print("\nsqrt(MSE) on 0-255, at the posterior mean, on people not seen in training")
     print("  report      reports/index.html")
-    print("  runs        make ui, then http://127.0.0.1:5000")
+    print("  runs        make ui, then the address it prints")
     print("  next        change params.yaml, `dvc repro`, `dvc metrics diff`")
     return "done"
 
