@@ -67,6 +67,7 @@ def test_an_item_that_kills_its_worker_costs_only_itself(address: str) -> None:
     assert found == [-1 if i == 37 else i * i for i in range(30, 45)]
 
 
-def test_no_scheduler_is_told() -> None:
+def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lapcvae.data.dask_executor._CONNECT_S", 1)
     with pytest.raises(ConfigError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         open_executor(ExecutorConfig("dask", 0, "tcp://127.0.0.1:9"))
