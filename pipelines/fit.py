@@ -59,8 +59,8 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
     seed = load(int, "seed")
     description = _describe(stored, key, job, level)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":  # on a GPU some of the operations used have no deterministic form, and this would refuse them
-        # The same as use_deterministic_algorithms(True), without its import of the compiler (4 s).
+    # On a GPU some of the operations used have no deterministic form, and would be refused.
+    if device.type == "cpu":  # the same as use_deterministic_algorithms(True), without its import of the compiler (4 s)
         torch.set_deterministic_debug_mode("error")
     torch.manual_seed(int(np.random.SeedSequence([seed, 3, description.level]).generate_state(1)[0]))
     model = description.build()
