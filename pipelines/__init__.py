@@ -2,6 +2,7 @@
 
 import os
 
-# Waiting threads sleep instead of spinning. On a machine with other work, spinning threads hold the cores that the
-# thread they wait for needs, and a training step can take ten times as long. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A thread that waits for another spins a little, then sleeps. By default (GNU OpenMP) it spins for milliseconds, and on
+# a machine with other work it then holds the core that the thread it waits for needs: a training step takes ten times
+# as long. Read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
