@@ -48,17 +48,24 @@ def stage(project: Path, name: str) -> dict[str, float]:
     command = [sys.executable, "-m", f"pipelines.stages.{name}"]
     child = psutil.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL)
     while child.poll() is None:
-        try:
-            family = [child, *child.children(recursive=True)]
-            peak = max(peak, sum(p.memory_info().rss for p in family))
-        except psutil.NoSuchProcess:
-            pass
+        peak = max(peak, resident(child))
         time.sleep(0.05)
     if child.returncode:
         raise SystemExit(f"{name} ended with exit code {child.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": time.monotonic() - start, "cpu_s": cpu, "peak_mb": peak / 1e6}
+
+
+def resident(parent: psutil.Process) -> int:
+    """Bytes of memory of a process and all below it; those that end meanwhile count as nothing."""
+    total = 0
+    for process in [parent, *parent.children(recursive=True)]:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
 
 
 def project(folder: Path) -> Path:
