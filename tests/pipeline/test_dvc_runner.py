@@ -62,8 +62,10 @@ def test_interrupt_ends_the_stage_too(new_project: Callable[[str], Path]) -> Non
     project = new_project("interrupted")
     slow = "import time\nopen('started', 'w').close()\ntime.sleep(600)\n"
     (project / "stage.py").write_text(slow)
+    # A shell starts background jobs with SIGINT ignored, and that is inherited: the runner must hear it all the same.
     program = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pipelines import dvc_runner as r; r.run_everything()"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"sys.path.insert(0, {str(ROOT)!r}); from pipelines import dvc_runner as r; r.run_everything()"
     )
     runner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     family: list[psutil.Process] = []
@@ -74,7 +76,7 @@ def test_interrupt_ends_the_stage_too(new_project: Callable[[str], Path]) -> Non
         family = psutil.Process(runner.pid).children(recursive=True)
         assert len(family) >= 2  # DVC, and the stage under it
         runner.send_signal(signal.SIGINT)
-        assert b"KeyboardInterrupt" in runner.communicate()[1]
+        assert b"KeyboardInterrupt" in runner.communicate(timeout=120)[1]
         assert psutil.wait_procs(family, timeout=60)[1] == []
     finally:
         for process in [*family, runner]:
