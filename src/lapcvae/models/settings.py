@@ -6,7 +6,7 @@ own keys. What a run used is written out resolved beside the weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from lapcvae.config import parse
@@ -102,8 +102,3 @@ def resolve(shared: dict[str, Any], own: dict[str, Any], key: str) -> ModelSetti
         raise ConfigError(f"params.yaml: `model.preset` is {preset!r}; choose one of {', '.join(sorted(PRESETS))}")
     parse(ModelSettings, shared, "model")
     return parse(ModelSettings, {**PRESETS[preset], **shared, **own}, key)
-
-
-def field_names() -> list[str]:
-    """Names of all settings, in order."""
-    return [field.name for field in fields(ModelSettings)]
