@@ -25,7 +25,8 @@ from lapcvae.models.settings import resolve
 from lapcvae.models.storage import Description, save_level
 from lapcvae.pyramid.stored import StoredPyramid, read_pyramid
 from lapcvae.registry import tracking
-from lapcvae.training.loop import LevelArrays, TrainingResult, train
+from lapcvae.training.arrays import LevelArrays
+from lapcvae.training.loop import TrainingResult, train
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
 from lapcvae.training.settings import TrainingSettings
 

@@ -11,7 +11,7 @@ from lapcvae.models.scale import scale_of
 from lapcvae.models.settings import ModelSettings
 from lapcvae.pyramid.laplacian import PyramidConfig
 from lapcvae.pyramid.stored import StoredPyramid, read_pyramid, write_pyramid
-from lapcvae.training.loop import LevelArrays
+from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.rebuild import write_rebuilt
 from lapcvae.training.settings import TrainingSettings
 

@@ -8,8 +8,10 @@ from torch import nn
 from lapcvae.errors import TrainingError
 from lapcvae.models.cascade import Cascade, run_level
 from lapcvae.models.level import LevelCVAE
+from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.ema import WeightAverage
-from lapcvae.training.loop import LevelArrays, TrainingResult, terms, train
+from lapcvae.training.loop import TrainingResult, train
+from lapcvae.training.objective import terms
 from lapcvae.training.rebuild import calibrate_sigma
 from lapcvae.training.settings import TrainingSettings
 from tests.training.conftest import CPU, Small

@@ -9,7 +9,7 @@ from torch import Tensor
 from lapcvae.models.cascade import run_level
 from lapcvae.models.level import LevelCVAE
 from lapcvae.pyramid.filters import PyramidKind, expand
-from lapcvae.training.loop import LevelArrays
+from lapcvae.training.arrays import LevelArrays
 
 COLUMNS = 10
 # Bands are small and signed: shown around mid-grey, with this gain.

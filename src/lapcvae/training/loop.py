@@ -14,39 +14,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from lapcvae.data.batches import BatchOrder, PackedImages
+from lapcvae.data.batches import BatchOrder
 from lapcvae.errors import TrainingError
 from lapcvae.io.progress import progress
-from lapcvae.models.cascade import LevelPass, run_level
-from lapcvae.models.gaussian import gaussian_nll, optimal_log_sigma
-from lapcvae.models.level import Coarser, LevelCVAE
+from lapcvae.models.cascade import run_level
+from lapcvae.models.level import LevelCVAE
 from lapcvae.pyramid.filters import PyramidKind
+from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.ema import WeightAverage
+from lapcvae.training.objective import batch_log_sigma, noisy, terms
 from lapcvae.training.precision import use_bf16
 from lapcvae.training.settings import TrainingSettings
 
 VALIDATION_IMAGES = 256
-
-
-@dataclass(frozen=True)
-class LevelArrays:
-    """Packed arrays a level trains from: its own images x_k and, below the coarsest, level k+1 as it rebuilt them."""
-
-    images: PackedImages
-    coarse_image: PackedImages | None = None
-    coarse_mean: PackedImages | None = None
-    coarse_log_sigma: float = 0.0
-
-    def gather(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Coarser | None]:
-        """(x_k, level k+1) of these rows and orientations."""
-        x = self.images.gather(rows, flips)
-        if self.coarse_image is None or self.coarse_mean is None:
-            return x, None
-        return x, Coarser(
-            self.coarse_image.gather(rows, flips), self.coarse_mean.gather(rows, flips), self.coarse_log_sigma
-        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +79,7 @@ def train(
         # Seeds of neighbouring steps and of other uses must not meet: SeedSequence mixes them.
         noise.manual_seed(int(np.random.SeedSequence([seed, 2, step]).generate_state(1)[0]))
         x, coarser = arrays.gather(*order.at(step))
-        coarser = _noisy(coarser, level.settings.condition_noise, noise)
+        coarser = noisy(coarser, level.settings.condition_noise, noise)
         with autocast:
             done = run_level(level, x, coarser, kind, noise)
         rate, paid, distortion = terms(level, done)
@@ -113,7 +94,7 @@ def train(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         average.update(level, (step + 1) * settings.batch, settings.batch)
-        sums += torch.stack([rate.detach(), distortion.detach(), _log_sigma(level, done).detach(), gradient_norm])
+        sums += torch.stack([rate.detach(), distortion.detach(), batch_log_sigma(level, done).detach(), gradient_norm])
         bar.update(settings.batch)
         if (step + 1) % settings.log_interval == 0 or step + 1 == settings.updates:
             count = (step % settings.log_interval) + 1
@@ -147,36 +128,12 @@ def train(
     return TrainingResult(curve, seconds, settings.updates * settings.batch / seconds, peak_memory_bytes(device))
 
 
-def terms(level: LevelCVAE, done: LevelPass) -> tuple[Tensor, Tensor, Tensor]:
-    """(rate, rate with free bits paid, distortion) of a batch in nats: summed over dimensions, averaged over images."""
-    kl = done.kl()
-    # A vector's free bits count a latent; a map's a channel, its positions together.
-    per_group = kl.flatten(2).sum(2).mean(0) if kl.ndim == 4 else kl.mean(0)
-    squared_error = (done.target - done.mean).square()
-    distortion = gaussian_nll(squared_error, _log_sigma(level, done)).sum((1, 2, 3)).mean()
-    return per_group.sum(), per_group.clamp_min(level.settings.free_bits).sum(), distortion
-
-
 def peak_memory_bytes(device: torch.device) -> int:
     """Most memory taken so far: the GPU's allocator, or the process on the processor."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _log_sigma(level: LevelCVAE, done: LevelPass) -> Tensor:
-    if level.settings.sigma == "learned":
-        return level.log_sigma
-    return optimal_log_sigma((done.target - done.mean).square())
-
-
-def _noisy(coarser: Coarser | None, amount: float, generator: torch.Generator) -> Coarser | None:
-    if coarser is None or amount == 0:
-        return coarser
-    shape, device = coarser.image.shape, coarser.image.device
-    noise = torch.randn(shape, generator=generator, device=device) * (amount * math.exp(coarser.log_sigma))
-    return Coarser(coarser.image + noise, coarser.mean + noise, coarser.log_sigma)
 
 
 def _learning_rate(settings: TrainingSettings, step: int) -> float:

@@ -17,7 +17,7 @@ from lapcvae.io.progress import progress
 from lapcvae.models.cascade import run_level
 from lapcvae.models.level import LevelCVAE
 from lapcvae.pyramid.filters import PyramidKind
-from lapcvae.training.loop import LevelArrays
+from lapcvae.training.arrays import LevelArrays
 
 _CHUNK = 256
 
