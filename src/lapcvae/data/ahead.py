@@ -90,6 +90,28 @@ class AheadExecutor(ABC):
         """Work on a lost chunk's items so that only those that end their process are lost."""
 
 
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """`items` in lists of `size`, the last one shorter (`itertools.batched` is of Python 3.12)."""
+    source = iter(items)
+    while part := list(itertools.islice(source, size)):
+        yield part
+
+
+def one_ahead(batches: Iterable[Item], begin: Callable[[Item], Result], finish: Callable[[Result], None]) -> None:
+    """`begin` and `finish` every batch in order, each begun before the one before it is finished.
+
+    So the workers have the next batch in hand while this process writes.
+    """
+    before: list[Result] = []
+    for batch in batches:
+        begun = begin(batch)
+        for last in before:
+            finish(last)
+        before = [begun]
+    for last in before:
+        finish(last)
+
+
 def each(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
     """`function` of every item of a chunk: what a worker runs."""
     return [function(item) for item in part]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import marshal
 import os
 import struct
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lapcvae.data.ahead import batched, one_ahead
 from lapcvae.data.cache import ContentCache, key_of
 from lapcvae.data.decode import DecodeConfig, decode_again
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
@@ -112,15 +112,7 @@ def align(
                 counts[row.reason or row.status] += 1
             bar.update(len(batch.rows))
 
-        # One batch ahead: the workers have the next one in hand while this one is written.
-        before: _Batch | None = None
-        while batch := list(itertools.islice(rows, _BATCH)):
-            ahead = begin(batch)
-            if before is not None:
-                finish(before)
-            before = ahead
-        if before is not None:
-            finish(before)
+        one_ahead(batched(rows, _BATCH), begin, finish)
     return counts
 
 
@@ -171,8 +163,7 @@ def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:
 
 
 def _judged(inputs: AlignInputs, config: AlignConfig, split: SplitConfig) -> Iterator[list[tuple[Row, _Task]]]:
-    seen = _seen(inputs)
-    while batch := list(itertools.islice(seen, _BATCH)):
+    for batch in batched(_seen(inputs), _BATCH):
         rows = [Row(entry.name, inputs.source, entry.identity, entry.sha256, "accepted") for entry, _ in batch]
         for row, (entry, sight) in zip(rows, batch, strict=True):
             if sight is None:
