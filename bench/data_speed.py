@@ -1,7 +1,7 @@
 """How fast the data stages are, beside what the bare libraries do on the same cores.
 
     python -m bench.data_speed detect   [--count 1000]    landmarks against the detector alone
-    python -m bench.data_speed align    [--count 12000]   decode and align against OpenCV alone
+    python -m bench.data_speed align    [--count 12000] [--side 250]   decode and align against OpenCV alone
     python -m bench.data_speed added    [--count 12000]   100 photographs added to many, against 100 alone
     python -m bench.data_speed memory   [--count 100000]  peak memory of each stage, all processes together
 
@@ -12,6 +12,7 @@ processor time ("cpu") can be compared on a busy one too.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -29,10 +30,11 @@ import numpy as np
 import psutil
 import yaml
 
-from bench.photographs import pack, variants
+from bench.photographs import SIDE, pack, variants
 from lapcvae.config import load
 from lapcvae.data.decode import DecodeConfig, decode
 from lapcvae.data.detector import DetectorConfig, detect
+from lapcvae.data.photographs import read_index, read_photograph
 from lapcvae.data.sight import point_array, read_sights
 from lapcvae.data.template import similarity
 from lapcvae.data.warp import warp
@@ -111,23 +113,24 @@ def detect_speed(count: int, folder: Path) -> dict[str, Any]:
     return compared(bare, count, stage(work, "landmarks"))
 
 
-def align_speed(count: int, folder: Path) -> dict[str, Any]:
+def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
     """The align stage against one process that decodes with OpenCV and warps."""
     cv2.setNumThreads(1)
     work = project(folder / "p")
     points = known_points(folder)
-    pack(work / "data/raw", count, points)
+    pack(work / "data/raw", count, points, side)
     stage(work, "landmarks")
-    photographs = [(data, person) for _, person, data in variants(1000) if person in points]
-    matrices = {p: similarity(np.array([float(v) for v in points[p].split()]).reshape(5, 2)) for p in points}
+    entries = [e for e in read_index(work / "data/raw") if e.points][:1000]
+    photographs = [(read_photograph(work / "data/raw", e.shard, e.offset, e.bytes), e.points) for e in entries]
+    matrices = {p: similarity(np.array(p.split(), dtype=float).reshape(5, 2)) for _, p in photographs}
 
     def bare(i: bytes) -> np.ndarray:
-        data, person = photographs[int.from_bytes(i, "big")]
+        data, points = photographs[int.from_bytes(i, "big")]
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        return warp(np.asarray(image, dtype=np.uint8), matrices[person], 64)
+        return warp(np.asarray(image, dtype=np.uint8), matrices[points], 64)
 
     measured = rate(bare, [i.to_bytes(2, "big") for i in range(len(photographs))])
-    return compared(measured, count, stage(work, "align"))
+    return {"side_px": side, **compared(measured, count, stage(work, "align"))}
 
 
 def known_points(folder: Path) -> dict[str, str]:
@@ -183,10 +186,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["detect", "align", "added", "memory"])
     parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels of the photographs, for align")
     chosen = parser.parse_args()
     work, default = {
         "detect": (detect_speed, 1000),
-        "align": (align_speed, 12_000),
+        "align": (functools.partial(align_speed, side=chosen.side), 12_000),
         "added": (added, 12_000),
         "memory": (memory, 100_000),
     }[chosen.what]
