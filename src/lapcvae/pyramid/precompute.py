@@ -10,11 +10,12 @@ rounded away.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -41,31 +42,32 @@ def precompute(
     if not training.any():
         raise DataError("no accepted photograph is in the training split; add photographs or change `split`")
     count, one = len(images), _Layout(tuple(sides))
-    out = [_new(folder / "x1.npy", (count, sides[0], sides[0], 3), np.uint8)]
-    out += [_new(folder / f"x{k}.npy", (count, 2, s, s, 3), np.float16) for k, s in enumerate(sides[1:], 2)]
     moments = np.zeros(one.moments)
-    bar = progress(total=count, label="pyramid", unit="image")
-    with nullcontext() if cache is None else ContentCache(cache) as kept:
-        for start in range(0, count, _CHUNK):
-            rows = slice(start, min(start + _CHUNK, count))
-            out[0][rows] = images[rows]
-            keys = [key_of(_FORMAT, kind, repr(sides), sha256(image).hexdigest()) for image in out[0][rows]]
+    with (
+        nullcontext() if cache is None else ContentCache(cache) as kept,
+        ExitStack() as open_files,
+        progress(total=count, label="pyramid", unit="image") as bar,
+    ):
+        out = [open_files.enter_context(_new(folder / "x1.npy", (count, sides[0], sides[0], 3), np.uint8))]
+        for k, side in enumerate(sides[1:], 2):
+            out.append(open_files.enter_context(_new(folder / f"x{k}.npy", (count, 2, side, side, 3), np.float16)))
+        for start, part in in_parts(images):
+            rows = slice(start, start + len(part))
+            out[0].write(part.data)
+            keys = [key_of(_FORMAT, kind, repr(sides), sha256(image).hexdigest()) for image in part]
             known = {} if kept is None else kept.get(keys)
             missing = [i for i, key in enumerate(keys) if key not in known]
             if missing:
-                fresh = _work_out(np.asarray(out[0][rows])[missing], one, kind)
+                fresh = _work_out(part[missing], one, kind)
                 made = {keys[i]: value for i, value in zip(missing, fresh, strict=True)}
                 if kept is not None:
                     kept.put(made.items())
                 known |= made
             found = [one.unpack(known[key]) for key in keys]
             for k in range(1, len(sides)):
-                out[k][rows] = np.stack([levels[k - 1] for levels, _ in found])
+                out[k].write(np.stack([levels[k - 1] for levels, _ in found]).data)
             moments += np.stack([m for _, m in found])[training[rows]].sum(0)
-            bar.update(rows.stop - rows.start)
-    bar.close()
-    for array in out:
-        array.flush()
+            bar.update(len(part))
     return _statistics(moments, int(training.sum()), sides)
 
 
@@ -134,5 +136,22 @@ def _statistics(moments: np.ndarray, count: int, sides: list[int]) -> dict[str, 
     }
 
 
-def _new(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+def in_parts(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, some rows) of an array; a mapped file is read, not mapped, so that memory stays flat."""
+    for start in range(0, len(images), _CHUNK):
+        rows = min(_CHUNK, len(images) - start)
+        if isinstance(images, np.memmap):
+            shape, size = (rows, *images.shape[1:]), int(np.prod(images.shape[1:]))
+            place = images.offset + start * size * images.itemsize
+            yield start, np.fromfile(str(images.filename), images.dtype, rows * size, offset=place).reshape(shape)
+        else:
+            yield start, np.ascontiguousarray(images[start : start + rows])
+
+
+@contextmanager
+def _new(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[IO[bytes]]:
+    """A .npy file of that shape, to be written row by row; not mapped, for the same reason."""
+    with path.open("wb", buffering=1 << 20) as stream:
+        described = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, described)
+        yield stream

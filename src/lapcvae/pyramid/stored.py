@@ -18,7 +18,7 @@ from lapcvae.errors import ConfigError, DataError
 from lapcvae.io.atomic import atomic_folder, read_json, write_json
 from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.pyramid.laplacian import PyramidConfig, level_sides
-from lapcvae.pyramid.precompute import precompute
+from lapcvae.pyramid.precompute import in_parts, precompute
 
 SPLITS = ("train", "val", "test")
 
@@ -58,8 +58,8 @@ def write_pyramid(
         statistics = precompute(images, codes == 0, sides, config.kind, temporary, cache)
         np.save(temporary / "splits.npy", codes)
         digest = hashlib.sha256(codes.tobytes())
-        for image in images:
-            digest.update(image.tobytes())
+        for _, part in in_parts(images):
+            digest.update(part.data)
         stored = StoredPyramid(
             config.kind,
             tuple(sides),
