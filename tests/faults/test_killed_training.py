@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import load_file
 
 from tests.faults.training_process import LEVELS, left, make_project, read_params, start, write_params
 
@@ -134,6 +137,12 @@ def test_asked_to_stop(project: Path, unbroken: dict[str, str], signum: int) -> 
     assert _ends(project) == 0
     assert "level2: going on from update" in _said(project)
     assert left(project) == unbroken
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    run = client.get_run(json.loads((project / "models/level2/run.json").read_text())["mlflow_run_id"])
+    logged = [metric.step for metric in client.get_metric_history(run.info.run_id, "loss_nats")]
+    assert logged == [*range(3, 40, 3), 40], "a run that went on has the whole curve"
+    stopped = client.search_runs([run.info.experiment_id], "attributes.status = 'KILLED'")
+    assert {found.info.run_name for found in stopped} >= {"level2"}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one bit", "no state", "empty"])
@@ -220,3 +229,20 @@ def test_full_disk(project: Path, unbroken: dict[str, str]) -> None:
         assert left(project) == unbroken
     finally:
         subprocess.run(["umount", "-l", str(scratch)], check=True)
+
+
+def test_warm_start_begins_with_the_given_weights(project: Path, unbroken: dict[str, str]) -> None:
+    assert _ends(project, ("2",)) == 0
+    shutil.copytree(project / "models/level2", project / "before")
+    params = read_params(project)
+    params["levels"]["2"] |= {"warm_start": "before", "updates": 3}
+    params["training"] |= {"learning_rate": 1e-9, "weight_decay": 0.0, "ema_half_life_images": 0}
+    write_params(project, params)
+    shutil.rmtree(project / "done")
+    assert _ends(project, ("2",)) == 0, _said(project)
+    first, second = (load_file(project / f"{name}/weights.safetensors") for name in ("before", "models/level2"))
+    for name, value in first.items():
+        if name != "log_sigma":
+            torch.testing.assert_close(second[name], value, rtol=0, atol=1e-6)
+    run = json.loads((project / "models/level2/run.json").read_text())
+    assert run["inputs"]["before/weights.safetensors"] == unbroken["models/level2/weights.safetensors"]
