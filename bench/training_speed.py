@@ -103,6 +103,7 @@ def pythae(trainable: LevelTraining, images: Tensor, batch: int, updates: int, d
             num_epochs=-(-updates * batch // len(images)),
             per_device_train_batch_size=batch,
             learning_rate=1e-3,
+            keep_best_on_train=True,
             optimizer_cls="AdamW",
             no_cuda=device.type == "cpu",
         )
@@ -163,7 +164,7 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     sys.path += [str(folder) for folder in (arguments.peers, arguments.pytorch_vae) if folder]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    raw = noise_images(2048, SIDE)
+    raw = noise_images(max(arguments.batches) * arguments.updates, SIDE)
     images = torch.from_numpy(raw).permute(0, 3, 1, 2).float().div(255).contiguous()
     rows_out: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -178,7 +179,9 @@ def main() -> None:
                 "lapcvae": lambda batch=batch: ours(fresh(), rows, batch, arguments.updates, device),
             }
             if arguments.peers:
-                runs["pythae"] = lambda batch=batch: pythae(fresh(), images, batch, arguments.updates, device)
+                runs["pythae"] = lambda batch=batch: pythae(
+                    fresh(), images[: batch * arguments.updates], batch, arguments.updates, device
+                )
             if arguments.peers and arguments.pytorch_vae:
                 runs["PyTorch-VAE"] = lambda batch=batch: pytorch_vae(fresh(), images, batch, arguments.updates, device)
             rates = {name: max(run() for _ in range(2)) for name, run in runs.items()}
