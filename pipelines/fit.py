@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,20 @@ from lapcvae.config import load, parse
 from lapcvae.data.batches import PackedImages
 from lapcvae.errors import ConfigError, DataError
 from lapcvae.evaluation.grids import level_pictures
-from lapcvae.io.atomic import atomic_folder, read_json, sha256_file, write_json, write_text
+from lapcvae.io.atomic import atomic_folder, read_json, write_json, write_text
 from lapcvae.models.scale import scale_of
 from lapcvae.models.settings import resolve
-from lapcvae.models.storage import Description, save_level
+from lapcvae.models.storage import WEIGHTS, Description, load_weights, save_level
 from lapcvae.pyramid.stored import StoredPyramid, read_pyramid
 from lapcvae.registry import tracking
 from lapcvae.training.arrays import LevelArrays
+from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.loop import TrainingResult, train
+from lapcvae.training.processes import these_processes
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
+from lapcvae.training.scratch import digests, key_of, scratch_folder
 from lapcvae.training.settings import TrainingSettings
+from lapcvae.training.trainable import LevelTraining
 
 PYRAMID = Path("data/pyramid")
 
@@ -39,10 +44,12 @@ class Job:
 
     updates: optimiser steps. model, training: keys that override the shared sections of these names. after: what a
     level waits for: the folder of the coarser level's rebuilt images, or the pyramid itself for the coarsest.
+    warm_start: the folder of a trained model of the same shapes whose weights are the first ones; "" for random ones.
     """
 
     updates: int
     after: str = ""
+    warm_start: str = ""
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -59,19 +66,36 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
     settings = parse(TrainingSettings, merged, key)
     seed = load(int, "seed")
     description = _describe(stored, key, job, level)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = these_processes()
     # On a GPU some of the operations used have no deterministic form, and would be refused.
-    if device.type == "cpu":  # the same as use_deterministic_algorithms(True), without its import of the compiler (4 s)
+    if processes.device.type == "cpu":  # use_deterministic_algorithms(True), without its import of the compiler (4 s)
         torch.set_deterministic_debug_mode("error")
+    else:
+        torch.backends.cudnn.benchmark = True
     torch.manual_seed(int(np.random.SeedSequence([seed, 3, description.level]).generate_state(1)[0]))
     model = description.build()
-    arrays, inputs = _arrays(description.level, description.depth, Path(job.after), device)
+    arrays, files = _arrays(description.level, description.depth, Path(job.after), processes.device)
+    if job.warm_start:
+        load_weights(model, Path(job.warm_start))
+        files.append(Path(job.warm_start, WEIGHTS))
+    inputs = digests(files)
     resolved = {"model": asdict(description.settings), "training": asdict(settings), "seed": seed}
-    with tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run:
+    trainable = LevelTraining(model, arrays, stored.kind)
+    if not processes.first:
+        train(trainable, rows, settings, seed, processes, name)
+        processes.close()
+        return f"process {processes.rank} of {processes.count}"
+    key = key_of({**resolved, "description": asdict(description), "name": name}, inputs)
+    with (
+        scratch_folder(name, key) as scratch,
+        tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run,
+    ):
+        _sweep(name)
         result = train(
-            model, arrays, rows, stored.kind, settings, seed, device, name,
+            trainable, rows, settings, seed, processes, name, Checkpoints(scratch, key),
             lambda row: run.log(int(row["update"]), row),
         )  # fmt: skip
+        processes.close()
         calibrate_sigma(model, arrays, rows["train"], stored.kind, seed)
         for title, picture in level_pictures(model, arrays, rows["val"], stored.kind, seed).items():
             run.picture(title, picture)
@@ -80,7 +104,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
                 write_rebuilt(model, arrays, stored.kind, folder)
         with atomic_folder(Path("models", name)) as folder:
             save_level(model, description, folder)
-            write_json(folder / "metrics.json", {k: v for k, v in result.curve[-1].items() if np.isfinite(v)})
+            write_json(folder / "metrics.json", _metrics(result))
             write_text(folder / "curve.csv", _csv(result.curve))
             write_json(folder / "run.json", _record(run.run_id, inputs, result))
             run.artifact(folder, "model")
@@ -89,7 +113,27 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         f"{settings.updates} updates, {result.images_per_second:.0f} images/s, "
         f"{result.peak_memory_bytes / 2**30:.2f} GiB; rate {last['rate_nats']:.0f} nats, "
         f"sigma {255 * last['sigma']:.2f} of 255, held-out loss {last['val_loss_nats']:.0f} nats"
+        + (f"; {result.unused_latents} of {result.latents} latents unused" if result.unused_latents else "")
+        + (f"; {result.passed_over} updates passed over, {result.rollbacks} returns" if result.passed_over else "")
     )
+
+
+def _metrics(result: TrainingResult) -> dict[str, float]:
+    """The last row of the curve, and what the guards saw."""
+    finite = {k: v for k, v in result.curve[-1].items() if np.isfinite(v)}
+    return {
+        **finite,
+        "unused_latents": result.unused_latents,
+        "passed_over_updates": result.passed_over,
+        "rollbacks": result.rollbacks,
+    }
+
+
+def _sweep(name: str) -> None:
+    """Remove what a killed process was in the middle of writing: DVC would take it for a part of the outs."""
+    for folder in (Path("models"), Path("data/rebuilt")):
+        for left in folder.glob(f".{name}.*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> Description:
@@ -127,10 +171,10 @@ def _arrays(level: int, depth: int, after: Path, device: torch.device) -> tuple[
     return arrays, [own, image, mean]
 
 
-def _record(run_id: str, inputs: list[Path], result: TrainingResult) -> dict[str, Any]:
+def _record(run_id: str, inputs: dict[str, str], result: TrainingResult) -> dict[str, Any]:
     return {
         "mlflow_run_id": run_id,
-        "inputs": {str(path): sha256_file(path) for path in inputs},
+        "inputs": inputs,
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "peak_memory_bytes": result.peak_memory_bytes,

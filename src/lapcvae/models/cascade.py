@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lapcvae.models.gaussian import DiagonalGaussian, kl_divergence
 from lapcvae.models.level import Coarser, LevelCVAE
+from lapcvae.models.noise import Noise
 from lapcvae.pyramid.filters import PyramidKind, expand, reduce
 from lapcvae.pyramid.laplacian import gaussian_pyramid
 
@@ -43,7 +44,7 @@ def run_level(
     x: Tensor,
     coarser: Coarser | None,
     kind: PyramidKind,
-    generator: torch.Generator | None,
+    generator: Noise | None,
 ) -> LevelPass:
     """Encode and decode x_k (B 3 S S) given level k+1; z_k is the posterior mean where `generator` is None."""
     prior = level.prior(coarser, len(x))

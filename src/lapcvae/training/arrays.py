@@ -20,11 +20,19 @@ class LevelArrays:
     coarse_mean: PackedImages | None = None
     coarse_log_sigma: float = 0.0
 
-    def gather(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Coarser | None]:
-        """(x_k, level k+1) of these rows and orientations."""
-        x = self.images.gather(rows, flips)
+    def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, ...]:
+        """Tensors of these rows and orientations as they are stored, for `unpack`."""
+        arrays = [a for a in (self.images, self.coarse_image, self.coarse_mean) if a is not None]
+        return tuple(tensor for array in arrays for tensor in array.pick(rows, flips))
+
+    def unpack(self, packed: tuple[Tensor, ...]) -> tuple[Tensor, Coarser | None]:
+        """(x_k, level k+1) of what `pick` returned, once it is on the device."""
+        x = self.images.unpack(packed[:2])
         if self.coarse_image is None or self.coarse_mean is None:
             return x, None
-        return x, Coarser(
-            self.coarse_image.gather(rows, flips), self.coarse_mean.gather(rows, flips), self.coarse_log_sigma
-        )
+        image, mean = self.coarse_image.unpack(packed[2:4]), self.coarse_mean.unpack(packed[4:6])
+        return x, Coarser(image, mean, self.coarse_log_sigma)
+
+    def gather(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Coarser | None]:
+        """(x_k, level k+1) of these rows and orientations."""
+        return self.unpack(tuple(tensor.to(self.images.device) for tensor in self.pick(rows, flips)))
