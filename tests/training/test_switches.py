@@ -17,7 +17,9 @@ from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.training.arrays import LevelData, open_arrays, prepare_prior
 from lapcvae.training.loop import train
 from lapcvae.training.objective import noisy, terms
+from lapcvae.training.processes import Processes
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
+from lapcvae.training.trainable import LevelTraining
 from tests.training.conftest import CPU, Small, make_small
 
 SWITCHES: list[tuple[PyramidKind, dict[str, Any]]] = [
@@ -40,7 +42,8 @@ def fitted(small: Small, level: LevelCVAE, data: LevelData) -> list[dict[str, fl
     """Train a level as the pipeline does; its curve."""
     prepare_prior(level, data.training, small.rows["train"])
     settings = dataclasses.replace(small.training, updates=16, log_interval=4)
-    result = train(level, data.training, small.rows, small.kind, settings, 0, CPU, "test")
+    trainable = LevelTraining(level, data.training, small.kind)
+    result = train(trainable, small.rows, settings, 0, Processes(CPU), "test")
     calibrate_sigma(level, data.composed, small.rows["train"], small.kind, 0)
     return result.curve
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lapcvae.models.gaussian import DiagonalGaussian, kl_divergence
 from lapcvae.models.level import Coarser, LevelCVAE
+from lapcvae.models.noise import Noise
 from lapcvae.pyramid.filters import PyramidKind, expand, reduce
 from lapcvae.pyramid.laplacian import gaussian_pyramid
 
@@ -55,7 +56,7 @@ def run_level(
     x: Tensor,
     coarser: Coarser | None,
     kind: PyramidKind,
-    generator: torch.Generator | None,
+    generator: Noise | None,
 ) -> LevelPass:
     """Encode and decode x_k (B 3 S S) given level k+1; z_k is the posterior mean where `generator` is None."""
     if generator is not None and level.settings.prior == "ancestral":
@@ -75,7 +76,7 @@ def run_level(
     return LevelPass(target, mean, condition, rebuilt, posterior, prior, z, level.error(target, mean))
 
 
-def _drawn(coarser: Coarser | None, generator: torch.Generator) -> Coarser | None:
+def _drawn(coarser: Coarser | None, generator: Noise) -> Coarser | None:
     """Level k+1 with a sample of its posterior in place of the posterior, where it comes with one."""
     if coarser is None or coarser.z is None or coarser.z_log_std is None:
         return coarser

@@ -21,11 +21,16 @@ def nll(error: Tensor, log_sigma: Tensor, likelihood: Likelihood) -> Tensor:
     return gaussian_nll(error.square(), log_sigma)
 
 
-def best_log_sigma(error: Tensor, likelihood: Likelihood) -> Tensor:
-    """The one log sigma under which these errors are likeliest: the root of their mean square, or their mean size."""
+def deviation(error: Tensor, likelihood: Likelihood) -> Tensor:
+    """What sigma is estimated from, in the error's shape: squares, or sizes for a Laplace density."""
+    return error.abs() if likelihood == "laplace" else error.square()
+
+
+def log_sigma_of(deviations: Tensor, likelihood: Likelihood) -> Tensor:
+    """The one log sigma under which errors of these deviations are likeliest."""
     if likelihood == "laplace":
-        return error.abs().mean().clamp_min(1e-5).log()
-    return optimal_log_sigma(error.square())
+        return deviations.mean().clamp_min(1e-5).log()
+    return optimal_log_sigma(deviations)
 
 
 def level_nll(level: LevelCVAE, error: Tensor, log_sigma: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lapcvae.config import parse
 from lapcvae.errors import ConfigError
 
-Network = Literal["plain", "residual"]
+Network = Literal["plain", "residual", "published"]
 Likelihood = Literal["gaussian", "laplace"]
 
 
@@ -21,7 +21,7 @@ class ModelSettings:
     """One level's model. The same class describes a plain VAE: a pyramid of one level.
 
     network            `plain`: 5x5 strided convolutions with batch norm, 2017 style; `residual`: patches and residual
-                       blocks
+                       blocks; `published`: the VAE of the published table, at its size (baselines only)
     width              channels: of the first convolution (plain), of every block (residual)
     blocks             residual blocks a resolution (residual only)
     latent             `vector`: one vector an image; `spatial`: a map of `latent_grid` x `latent_grid`
@@ -72,6 +72,8 @@ class ModelSettings:
         for name, value, number in (("sigma", "fixed", "sigma_255"), ("condition", "noisy_true", "true_noise")):
             if (getattr(self, name) == value) != (getattr(self, number) > 0):
                 raise ValueError(f"`{number}` above 0 and `{name}: {value}` go together: give both or neither")
+        if self.network == "published" and self.latent != "vector":
+            raise ValueError("`network: published` has `latent: vector`")
         if self.condition != "rebuilt" and self.condition_noise:
             raise ValueError(
                 "`condition_noise` goes with `condition: rebuilt`; for a true image: `noisy_true`, `true_noise`"
