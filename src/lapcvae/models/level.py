@@ -26,6 +26,7 @@ from lapcvae.models.blocks import (
     reachable_grid,
 )
 from lapcvae.models.gaussian import DiagonalGaussian
+from lapcvae.models.pixelcnn import PixelCNN
 from lapcvae.models.prior import LatentFeatures
 from lapcvae.models.published import GRID, PublishedRenderer, PublishedTrunk
 from lapcvae.models.settings import ModelSettings
@@ -120,6 +121,9 @@ class LevelCVAE(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(start))
         # Not a parameter where sigma is the optimum of each batch; set from the training split at the end.
         self.log_sigma.requires_grad_(s.sigma == "learned")
+        if s.likelihood == "pixelcnn" and not coarsest:
+            raise ValueError("`likelihood: pixelcnn` is for the coarsest level: finer ones have too many pixels")
+        self.pixels = PixelCNN(s.width) if s.likelihood == "pixelcnn" else None
 
     def _add_prior(self, prior: str, grid: int, coarser_latents: tuple[int, ...]) -> None:
         """M_k, small on purpose: it only has to carry coarse structure over."""

@@ -27,7 +27,7 @@ def terms(level: LevelCVAE, done: LevelPass) -> tuple[Tensor, Tensor, Tensor]:
     free = torch.full_like(per_group, level.settings.free_bits)
     # Whether a group is within its free bits is for the whole batch to say, which several processes may share.
     paid = torch.where(over_processes(per_group, keep=True) < free, free, per_group)
-    distortion = level_nll(level, done.error, batch_log_sigma(level, done)).mean()
+    distortion = level_nll(level, done, batch_log_sigma(level, done)).mean()
     return per_group.sum(), paid.sum(), distortion
 
 

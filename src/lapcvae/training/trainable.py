@@ -12,13 +12,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from lapcvae.models.cascade import run_level
+from lapcvae.models.gaussian import gaussian_nll
 from lapcvae.models.level import LevelCVAE
+from lapcvae.models.mobilenet import load_mobilenet
 from lapcvae.models.noise import Drawn
+from lapcvae.models.perceptual import METRIC, perceptual_distance
 from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import batch_log_sigma, noisy, terms
 
 Terms = dict[str, Tensor]
+
+# Beside a PixelCNN's own likelihood, the picture mu_K it is given is held to x_K as a Gaussian's mean with this weight:
+# x~_K is then the face that z_K means, and z_K is not ignored for what neighbouring pixels tell already.
+MEAN_WEIGHT = 0.1
 
 
 class Trainable(nn.Module):
@@ -75,6 +82,8 @@ class LevelTraining(Trainable):
         self.level, self.arrays, self.kind = level, arrays, kind
         s, finer = level.settings, arrays.coarse_image is not None
         self._noisy = finer and (s.condition_noise > 0 or s.true_noise > 0)
+        # Not a part of the module: its weights are neither trained nor checkpointed nor averaged.
+        self._features = (load_mobilenet().to(arrays.images.device),) if s.perceptual_weight else ()
         self._coarser_latents = [arrays.latent_shape] if finer and s.prior == "ancestral" else []
 
     def noise_shapes(self) -> list[tuple[int, ...]]:
@@ -95,7 +104,14 @@ class LevelTraining(Trainable):
             coarser = noisy(coarser, self.level.settings, drawn)
         done = run_level(self.level, x, coarser, self.kind, drawn)
         rate, paid, distortion = terms(self.level, done)
+        further: Terms = {}
+        for network in self._features:
+            further[METRIC] = perceptual_distance(network, x, done.rebuilt).mean()
+        if self.level.pixels is not None:
+            sigma = batch_log_sigma(self.level, done)
+            further["_mean_nats"] = gaussian_nll(done.error.square(), sigma).sum((1, 2, 3)).mean()
         return {
+            **further,
             "rate_nats": rate,
             "distortion_nats": distortion,
             "log_sigma": batch_log_sigma(self.level, done),
@@ -107,8 +123,13 @@ class LevelTraining(Trainable):
         """Distortion and the weighted rate, a target dimension: one learning rate and clipping norm suit every size."""
         settings = self.level.settings
         warm = min(1.0, (update + 1) / settings.kl_warmup) if settings.kl_warmup else 1.0
-        paid = batch_terms["_paid_nats"]
-        return {"model": (batch_terms["distortion_nats"] + warm * settings.kl_weight * paid) / self.dimensions()}
+        loss = batch_terms["distortion_nats"] + warm * settings.kl_weight * batch_terms["_paid_nats"]
+        if "_mean_nats" in batch_terms:
+            loss = loss + MEAN_WEIGHT * batch_terms["_mean_nats"]
+        loss = loss / self.dimensions()
+        if METRIC in batch_terms:
+            loss = loss + settings.perceptual_weight * batch_terms[METRIC]
+        return {"model": loss}
 
     def dimensions(self) -> int:
         """3 S S."""
