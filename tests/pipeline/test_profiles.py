@@ -88,7 +88,13 @@ def test_one_option_of_dvc_exp_run_chooses_a_profile(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     clone.mkdir()
     wanted = ["dvc.yaml", "params.yaml", "profiles", ".dvc/config", ".dvc/.gitignore", ".gitignore"]
-    listed = subprocess.run(["git", "ls-files", *wanted], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *wanted],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for file in listed.stdout.split():
         (clone / file).parent.mkdir(parents=True, exist_ok=True)
         (clone / file).write_bytes((ROOT / file).read_bytes())

@@ -16,7 +16,7 @@ from lapcvae.training.processes import Processes
 from lapcvae.training.rebuild import calibrate_sigma
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining
-from tests.training.conftest import CPU, Small
+from tests.training.made import CPU, Small
 
 STYLES = [
     {},

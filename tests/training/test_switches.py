@@ -20,7 +20,7 @@ from lapcvae.training.objective import noisy, terms
 from lapcvae.training.processes import Processes
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
 from lapcvae.training.trainable import LevelTraining
-from tests.training.conftest import CPU, Small, make_small
+from tests.training.made import CPU, Small, make_small
 
 SWITCHES: list[tuple[PyramidKind, dict[str, Any]]] = [
     ("haar", {"loop": "open"}),
@@ -38,10 +38,10 @@ SWITCHES: list[tuple[PyramidKind, dict[str, Any]]] = [
 ]
 
 
-def fitted(small: Small, level: LevelCVAE, data: LevelData) -> list[dict[str, float]]:
+def fitted(small: Small, level: LevelCVAE, data: LevelData, updates: int = 16) -> list[dict[str, float]]:
     """Train a level as the pipeline does; its curve."""
     prepare_prior(level, data.training, small.rows["train"])
-    settings = dataclasses.replace(small.training, updates=16, log_interval=4)
+    settings = dataclasses.replace(small.training, updates=updates, log_interval=updates // 4)
     trainable = LevelTraining(level, data.training, small.kind)
     result = train(trainable, small.rows, settings, 0, Processes(CPU), "test")
     calibrate_sigma(level, data.composed, small.rows["train"], small.kind, 0)
@@ -180,7 +180,7 @@ def test_a_fixed_sigma_is_the_one_of_the_bound(small: Small) -> None:
 
 def test_a_pixelcnn_learns_the_coarsest_level(small: Small) -> None:
     level = small.level(2, likelihood="pixelcnn")
-    curve = fitted(small, level, small.data(2, level.settings))
+    curve = fitted(small, level, small.data(2, level.settings), updates=60)
     assert curve[-1]["val_loss_nats"] < curve[0]["val_loss_nats"]
 
 

@@ -12,7 +12,7 @@ from lapcvae.models.settings import ModelSettings
 from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
 from lapcvae.training.vae_gan import VaeGanTraining
-from tests.training.conftest import CPU, Small
+from tests.training.made import CPU, Small
 
 
 @pytest.fixture

@@ -104,7 +104,11 @@ class Cascade(nn.Module):
         return len(self.levels)
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor, generator: torch.Generator | None = None) -> list[LevelPass]:
+    def reconstruct(self, x: Tensor, generator: Noise | None = None) -> list[LevelPass]:
+        """`run`, without a gradient."""
+        return self.run(x, generator)
+
+    def run(self, x: Tensor, generator: Noise | None = None) -> list[LevelPass]:
         """Passes of levels 1 ... K on images x; latents at the posterior mean, or sampled where a generator is given.
 
         When sampling, every level is conditioned on what the coarser samples rebuilt, so the KL terms and the last
@@ -116,7 +120,7 @@ class Cascade(nn.Module):
         for k in range(self.depth, 0, -1):
             done = run_level(self.level(k), pyramid[k - 1], coarser, self.kind, generator)
             passes.insert(0, done)
-            coarser = Coarser(done.rebuilt, done.mean, float(self.level(k).log_sigma), done.z)
+            coarser = Coarser(done.rebuilt, done.mean, float(self.level(k).log_sigma.detach()), done.z)
         return passes
 
     @torch.no_grad()

@@ -73,8 +73,8 @@ def read_description(folder: Path) -> Description:
 def load_level(folder: Path) -> tuple[LevelCVAE, Description]:
     """A trained level in evaluation mode on the processor.
 
-    Raises `ModelError` for a missing, truncated or foreign file, for weights of other shapes, and for weights that
-    are not finite.
+    Raises `ModelError` for a missing, truncated or foreign file, for one that could run code, for a description that
+    is not ours, for weights of other shapes or types, and for weights that are not finite.
     """
     description = read_description(folder)
     level = description.build()
@@ -86,6 +86,13 @@ def load_weights(level: LevelCVAE, folder: Path) -> None:
     """Put the weights in `folder` into a level of the same shapes. Raises `ModelError` as `load_level` does."""
     path = folder / WEIGHTS
     try:
+        with path.open("rb") as stream:
+            start = stream.read(2)
+        if start == b"PK" or start[:1] == b"\x80":  # a zip, as torch.save writes, or a bare pickle
+            raise ModelError(
+                f"{path}: a pickle or an archive of one, which could run code when it is loaded, so it is not; only "
+                "safetensors files are. Train again, or get the model as safetensors"
+            )
         tensors = load_file(path)
     except FileNotFoundError:
         raise ModelError(f"{path}: not found; `dvc repro` trains the model, or name another folder") from None
@@ -96,10 +103,13 @@ def load_weights(level: LevelCVAE, folder: Path) -> None:
     if wanted != found:
         name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
         raise ModelError(
-            f"{path}: does not fit {DESCRIPTION}: `{name}` is {found.get(name, 'missing')}, "
-            f"wanted {wanted.get(name, 'none')}; the two files are of different models"
+            f"{path}: does not fit the model's settings: `{name}` is {found.get(name, 'missing')}, "
+            f"wanted {wanted.get(name, 'none')}; the weights and the settings ({DESCRIPTION}, or params.yaml where "
+            "they start a training) are of different models"
         )
     for name, value in tensors.items():
+        if not value.is_floating_point() and level.state_dict()[name].is_floating_point():
+            raise ModelError(f"{path}: `{name}` holds {value.dtype}, not floating-point numbers; train again")
         if not torch.isfinite(value).all():
             raise ModelError(f"{path}: `{name}` holds values that are not finite; the model is damaged, train again")
     level.load_state_dict(tensors)

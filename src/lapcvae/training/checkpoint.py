@@ -88,7 +88,7 @@ class Checkpoints:
 
     def _write(self, checkpoint: Checkpoint) -> None:
         data = save(checkpoint.tensors)
-        state = json.dumps(checkpoint.state, sort_keys=True)
+        state = json.dumps(checkpoint.state)  # in the order it has: a curve keeps its columns
         stem = self.folder / checkpoint.stem
         with atomic_path(stem.with_suffix(".safetensors")) as temporary:
             temporary.write_bytes(data)

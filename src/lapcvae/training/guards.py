@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,19 +38,14 @@ def all_finite(tensors: dict[str, Tensor]) -> bool:
     return bool(torch.stack(torch._foreach_norm(floats, math.inf)).isfinite().all())
 
 
-@dataclass
-class CollapseAlarm:
-    """Says, once, that a level's latents stay unused although half the training has passed."""
+def collapse(label: str, rate_nats: float, unused: int, latents: int, share_done: float) -> str:
+    """The collapse alarm: a warning where latents stay unused although half the training has passed, or "".
 
-    label: str
-    sounded: bool = False
-
-    def check(self, rate_nats: float, unused: int, latents: int, share_done: float) -> str:
-        """A warning, or "". unused: latents (of `latents`) whose KL is below `UNUSED_NATS`."""
-        if self.sounded or share_done < _SETTLED or (unused < latents and rate_nats >= UNUSED_NATS * latents):
-            return ""
-        self.sounded = True
-        return (
-            f"warning: {self.label}: posterior collapse: {unused} of {latents} latents carry less than {UNUSED_NATS} "
-            f"nats each ({rate_nats:.3f} nats in all); lower `kl_weight`, or raise `kl_warmup` or `free_bits`"
-        )
+    unused: latents, of `latents`, whose KL is below `UNUSED_NATS`. It sounds where all are, or nearly no nats flow.
+    """
+    if share_done < _SETTLED or (unused < latents and rate_nats >= UNUSED_NATS * latents):
+        return ""
+    return (
+        f"warning: {label}: posterior collapse: {unused} of {latents} latents carry less than {UNUSED_NATS} nats each "
+        f"({rate_nats:.3f} nats in all); lower `kl_weight`, or raise `kl_warmup` or `free_bits`"
+    )

@@ -26,7 +26,7 @@ from lapcvae.io.progress import progress
 from lapcvae.training.checkpoint import Checkpoint, Checkpoints
 from lapcvae.training.ema import WeightAverage
 from lapcvae.training.feed import Feed
-from lapcvae.training.guards import SLOWER, UNUSED_NATS, CollapseAlarm, all_finite, verdict
+from lapcvae.training.guards import SLOWER, UNUSED_NATS, all_finite, collapse, verdict
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
 from lapcvae.training.precision import use_bf16, use_compiler
@@ -123,8 +123,6 @@ class _Loop:
         self.state = TrainingState(trainable, average, self.optimiser, Meter(device))
         order = BatchOrder(rows["train"], settings.batch, seed)
         self.feed = Feed(trainable, order, seed, processes, settings.batch, settings.accumulate)
-        self.alarm = CollapseAlarm(label)
-        self.unused = self.latents = 0
         self.good = self.state.capture(regular=True)
         self.bar = progress(total=settings.updates * settings.batch, label=label, unit="image")
 
@@ -156,8 +154,8 @@ class _Loop:
             seconds=state.seconds,
             images_per_second=settings.updates * settings.batch / max(state.seconds, 1e-9),
             peak_memory_bytes=peak_memory_bytes(self.processes.device),
-            unused_latents=self.unused,
-            latents=self.latents,
+            unused_latents=state.unused_latents,
+            latents=state.latents,
             passed_over=state.passed_over,
             rollbacks=state.rollbacks,
         )
@@ -231,10 +229,13 @@ class _Loop:
     def _watch_latents(self, rate_nats: float, kl_units: Tensor | None) -> None:
         if kl_units is None:
             return
-        self.latents, self.unused = kl_units.numel(), int((kl_units < UNUSED_NATS).sum())
-        share_done = self.state.update / self.settings.updates
-        if (warning := self.alarm.check(rate_nats, self.unused, self.latents, share_done)) and self.processes.first:
+        state = self.state
+        state.latents, state.unused_latents = kl_units.numel(), int((kl_units < UNUSED_NATS).sum())
+        share_done = state.update / self.settings.updates
+        warning = collapse(self.label, rate_nats, state.unused_latents, state.latents, share_done)
+        if warning and not state.collapse_told and self.processes.first:
             print(warning, file=sys.stderr)
+        state.collapse_told = state.collapse_told or bool(warning)
 
     def _return_to_good(self, reason: str) -> None:
         """Go back to the last good checkpoint with a lower learning rate, or give up."""

@@ -10,6 +10,7 @@ forward. Neither is imported where there is one process, so the core trains with
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -85,6 +86,13 @@ class SeveralProcesses(Processes):
         """DDP around the module; batch norm sees the whole batch on GPUs."""
         if self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        elif self.first and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+            # PyTorch's batch norm across processes exists for GPUs only.
+            print(
+                "warning: batch norm sees each process's images only, so results differ from those of one process; "
+                "use `network: residual`, or one process",
+                file=sys.stderr,
+            )
         wrapped: nn.Module = self._accelerator.prepare_model(module)
         return wrapped
 

@@ -12,6 +12,7 @@ from lapcvae.training.ema import WeightAverage
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
 
+_PLAIN = ("rate_scale", "passed_over", "seconds", "unused_latents", "latents", "collapse_told")
 Curve = list[dict[str, float]]
 
 
@@ -19,14 +20,16 @@ class TrainingState:
     """Model, weight average, optimiser, running sums, and where the run is.
 
     update: updates done. curve: rows so far. seconds: spent so far, earlier starts included. rate_scale: what guards
-    have lowered the learning rate to. passed_over: updates the guards have passed over. Batches and noise are functions
-    of (seed, update), so they need no state.
+    have lowered the learning rate to. passed_over: updates the guards have passed over. unused_latents, latents: in the
+    last interval. collapse_told: whether the collapse alarm has sounded. Batches and noise are functions of
+    (seed, update), so they need no state.
     """
 
     def __init__(self, model: nn.Module, average: WeightAverage, optimiser: Optimiser, meter: Meter) -> None:
         self.model, self.average, self.optimiser, self.meter = model, average, optimiser, meter
         self.update, self.rollbacks, self.passed_over = 0, 0, 0
         self.rate_scale = 1.0
+        self.unused_latents, self.latents, self.collapse_told = 0, 0, False
         self.seconds = 0.0
         self.curve: Curve = []
 
@@ -39,18 +42,13 @@ class TrainingState:
             **_under("optimiser", self.optimiser.capture()),
             **_under("meter", meter),
         }
-        state: dict[str, Any] = {
-            "rate_scale": self.rate_scale,
-            "passed_over": self.passed_over,
-            "seconds": self.seconds,
-            "curve": self.curve,
-            "meter": meter_state,
-        }
+        state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        state |= {"curve": list(self.curve), "meter": meter_state}
         copies = {
             name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, value in tensors.items()
         }
-        return Checkpoint(self.update, self.rollbacks, regular, copies, {**state, "curve": list(self.curve)})
+        return Checkpoint(self.update, self.rollbacks, regular, copies, state)
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -62,8 +60,9 @@ class TrainingState:
         state = checkpoint.state
         self.meter.restore(_below("meter", checkpoint.tensors), state["meter"])
         self.update, self.rollbacks = checkpoint.update, checkpoint.rollbacks
-        self.passed_over, self.rate_scale = state["passed_over"], state["rate_scale"]
-        self.seconds, self.curve = state["seconds"], list(state["curve"])
+        self.curve = list(state["curve"])
+        for name in _PLAIN:
+            setattr(self, name, state[name])
 
 
 def _under(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

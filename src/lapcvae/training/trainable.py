@@ -59,9 +59,9 @@ class Trainable(nn.Module):
         """Named terms of a batch, averaged over its images. Called under autocast; return fp32.
 
         `rate_nats` and `distortion_nats` (scalars) must be among them: the curve shows them, and their sum as
-        `loss_nats`. Other scalars are logged under their own names, `log_sigma` as `sigma`, unless the name begins with
-        `_`. Vectors are not logged; `kl_units_nats` (the KL of each latent) feeds the collapse alarm and the count of
-        unused latents.
+        `loss_nats`. Other scalars are logged under their own names (`log_sigma` as `sigma`), but for those that begin
+        with `_`. Vectors are not logged; `kl_units_nats` (the KL of each latent) feeds the collapse alarm and the
+        count of unused latents.
         """
         raise NotImplementedError
 
