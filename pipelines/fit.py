@@ -6,9 +6,6 @@ only) what the next finer level trains on.
 
 from __future__ import annotations
 
-import csv
-import io
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +16,7 @@ import torch
 from lapcvae.config import load, parse
 from lapcvae.errors import ConfigError
 from lapcvae.evaluation.grids import level_pictures
-from lapcvae.io.atomic import atomic_folder, write_json, write_text
+from lapcvae.io.atomic import atomic_folder
 from lapcvae.models.level import LevelCVAE
 from lapcvae.models.scale import half_scale, scale_of
 from lapcvae.models.settings import resolve
@@ -29,13 +26,14 @@ from lapcvae.pyramid.stored import StoredPyramid, read_pyramid
 from lapcvae.registry import tracking
 from lapcvae.training.arrays import LevelArrays, coarser_latents, open_arrays, prepare_prior
 from lapcvae.training.checkpoint import Checkpoints
-from lapcvae.training.loop import TrainingResult, train
+from lapcvae.training.loop import train
 from lapcvae.training.processes import these_processes
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
 from lapcvae.training.scratch import digests, key_of, scratch_folder
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Trainable
 from lapcvae.training.vae_gan import FEATURE_WEIGHT, VaeGanTraining
+from pipelines.records import sweep, write_records
 
 PYRAMID = Path("data/pyramid")
 
@@ -99,7 +97,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         scratch_folder(name, key) as scratch,
         tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run,
     ):
-        _sweep(name)
+        sweep(name)
         result = train(
             trainable, rows, settings, seed, processes, name, Checkpoints(scratch, key),
             lambda row: run.log(int(row["update"]), row),
@@ -113,9 +111,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
                 write_rebuilt(model, data.composed, stored.kind, folder, composed=not data.apart)
         with atomic_folder(Path("models", name)) as folder:
             save_level(model, description, folder)
-            write_json(folder / "metrics.json", _metrics(result))
-            write_text(folder / "curve.csv", _csv(result.curve))
-            write_json(folder / "run.json", _record(run.run_id, inputs, result))
+            write_records(folder, result, run.run_id, inputs)
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (
@@ -131,24 +127,6 @@ def _trainable(job: Job, model: LevelCVAE, arrays: LevelArrays, kind: PyramidKin
     if job.objective == "vae_gan":
         return VaeGanTraining(model, arrays, job.feature_weight)
     return LevelTraining(model, arrays, kind)
-
-
-def _metrics(result: TrainingResult) -> dict[str, float]:
-    """The last row of the curve, and what the guards saw."""
-    finite = {k: v for k, v in result.curve[-1].items() if np.isfinite(v)}
-    return {
-        **finite,
-        "unused_latents": result.unused_latents,
-        "passed_over_updates": result.passed_over,
-        "rollbacks": result.rollbacks,
-    }
-
-
-def _sweep(name: str) -> None:
-    """Remove what a killed process was in the middle of writing: DVC would take it for a part of the outs."""
-    for folder in (Path("models"), Path("data/rebuilt")):
-        for left in folder.glob(f".{name}.*.partial"):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> Description:
@@ -174,21 +152,3 @@ def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> D
     scale = scale_of(stored.statistics, level, stored.depth, stored.kind)
     latents = coarser_latents(settings, level == stored.depth, Path(job.after))
     return Description(level, stored.depth, stored.sides[level - 1], stored.kind, settings, scale, latents)
-
-
-def _record(run_id: str, inputs: dict[str, str], result: TrainingResult) -> dict[str, Any]:
-    return {
-        "mlflow_run_id": run_id,
-        "inputs": inputs,
-        "seconds": result.seconds,
-        "images_per_second": result.images_per_second,
-        "peak_memory_bytes": result.peak_memory_bytes,
-    }
-
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()

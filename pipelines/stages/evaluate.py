@@ -30,12 +30,17 @@ def work() -> str:
     photographs = PackedImages(PYRAMID / "x1.npy", device)
     baselines = load(dict[str, Any], "baselines")
     parts = {"lapcvae": [f"level{k}" for k in range(1, stored.depth + 1)], **{name: [name] for name in baselines}}
+    # Where training left its records: beside the weights, but for levels that were trained together.
+    records = dict(parts)
+    for name in load(dict[str, Any], "end_to_end"):
+        parts[name] = [f"{name}/levels/level{k}" for k in range(1, stored.depth + 1)]
+        records[name] = [name]
     models: dict[str, Cascade] = {}
     done: dict[str, Evaluation] = {}
     for name, folders in parts.items():
         models[name] = load_cascade([MODELS / folder for folder in folders]).to(device)
         done[name] = evaluate(models[name], photographs, rows["test"], rows["val"], config.batch, seed)
-        done[name].metrics["training"] = _training(folders)
+        done[name].metrics["training"] = _training(records[name])
     metrics = {name: evaluation.metrics for name, evaluation in done.items()}
     pyramid = models["lapcvae"]
     pictures = {
@@ -44,9 +49,9 @@ def work() -> str:
         "samples": sheets.samples(pyramid, config.samples, 1.0, seed),
         "samples_cool": sheets.samples(pyramid, config.samples, config.finer_temperature, seed),
     }
-    trained = [folder for folders in parts.values() for folder in folders]
-    curves = {folder: _curve(MODELS / folder / "curve.csv") for folder in trained}
-    resolved = {folder: asdict(read_description(MODELS / folder).settings) for folder in trained}
+    curves = {folder: _curve(MODELS / folder / "curve.csv") for folders in records.values() for folder in folders}
+    built = [folder for folders in parts.values() for folder in folders]
+    resolved = {folder: asdict(read_description(MODELS / folder).settings) for folder in built}
     settings = {"text": yaml.safe_dump(resolved, sort_keys=True), "finer_temperature": config.finer_temperature}
     data = {"photographs": stored.photographs, "summary": read_json(REPORTS / "validation.json")["summary"]}
     with atomic_folder(REPORTS / "sheets") as folder:

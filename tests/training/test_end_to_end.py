@@ -7,7 +7,7 @@ import torch
 from lapcvae.data.batches import PackedImages
 from lapcvae.models.cascade import Cascade
 from lapcvae.training.arrays import LevelArrays
-from lapcvae.training.end_to_end import EndToEnd
+from lapcvae.training.end_to_end import EndToEnd, calibrate
 from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
 from lapcvae.training.trainable import LevelTraining
@@ -57,3 +57,14 @@ def test_the_objective_is_the_sum_of_both_bounds(small: Small, greedy: Cascade) 
     found = trainable(trainable.pick(rows, np.zeros_like(rows)), noise)
     whole = found["coefficient_bound_nats"] + 0.5 * (found["rate_nats"] + found["distortion_nats"])
     torch.testing.assert_close(trainable.losses(found, 0)["model"] * trainable.dimensions(), whole)
+
+
+def test_sigmas_are_the_optimum_of_what_the_composed_model_does(small: Small, greedy: Cascade) -> None:
+    arrays, rows = images(small), small.rows["train"]
+    calibrate(greedy.eval(), arrays, rows, 0)
+    x, _ = arrays.gather(rows, np.zeros_like(rows))
+    passes = greedy.reconstruct(x, torch.Generator().manual_seed(0))
+    for k, done in enumerate(passes, 1):
+        assert float(greedy.level(k).log_sigma.detach().exp()) == pytest.approx(
+            float(done.error.square().mean().sqrt())
+        )

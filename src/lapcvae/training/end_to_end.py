@@ -11,15 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lapcvae.models.cascade import Cascade
 from lapcvae.models.gaussian import gaussian_nll, optimal_log_sigma
+from lapcvae.models.likelihood import deviation, log_sigma_of
 from lapcvae.models.noise import Drawn
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import terms
 from lapcvae.training.processes import over_processes
 from lapcvae.training.trainable import Terms, Trainable
+
+_CHUNK = 256
 
 
 class EndToEnd(Trainable):
@@ -70,3 +74,24 @@ class EndToEnd(Trainable):
     def dimensions(self) -> int:
         """3 S S of the image."""
         return 3 * self.cascade.level(1).side ** 2
+
+
+@torch.no_grad()
+def calibrate(cascade: Cascade, arrays: LevelArrays, rows: np.ndarray, seed: int) -> None:
+    """Set every `optimal` sigma_k to its optimum on these rows at posterior samples, coarsest first.
+
+    Coarsest first, because a finer level's prior may read sigma_{k+1}.
+    """
+    for k in range(cascade.depth, 0, -1):
+        level = cascade.level(k)
+        if level.settings.sigma != "optimal":
+            continue
+        noise = torch.Generator(level.log_sigma.device)
+        noise.manual_seed(seed)
+        sums, count = torch.zeros((), dtype=torch.float64, device=level.log_sigma.device), 0
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            x, _ = arrays.gather(part, np.zeros_like(part))
+            found = deviation(cascade.reconstruct(x, noise)[k - 1].error.double(), level.settings.likelihood)
+            sums, count = sums + found.sum(), count + found.numel()
+        level.log_sigma.fill_(float(log_sigma_of(sums / count, level.settings.likelihood)))
