@@ -73,7 +73,7 @@ def test_the_prior_depends_on_the_coarser_level(cascade: Callable[..., Cascade])
 
 def test_the_same_seed_draws_the_same_faces(cascade: Callable[..., Cascade]) -> None:
     model = cascade()
-    first, second, other = (model.sample(3, torch.Generator().manual_seed(s))[0] for s in (1, 1, 2))
+    first, second, other = (model.sample(3, torch.Generator().manual_seed(s)).images[0] for s in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert first.shape == (3, 3, 64, 64)

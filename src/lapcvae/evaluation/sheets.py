@@ -41,7 +41,6 @@ def coarse_to_fine(model: Cascade, photographs: PackedImages, rows: np.ndarray) 
 @torch.no_grad()
 def samples(model: Cascade, count: int, finer_temperature: float, seed: int) -> np.ndarray:
     """`count` faces drawn from the prior, level K at temperature 1, finer ones as given, in rows. H W 3 uint8."""
-    noise = torch.Generator(next(model.parameters()).device)
-    noise.manual_seed(seed)
-    drawn = model.sample(count, noise, finer_temperature=finer_temperature)[0]
+    noise = torch.Generator().manual_seed(seed)
+    drawn = model.sample(count, noise, finer_temperature=finer_temperature).images[0]
     return sheet(list(drawn.split(COLUMNS)), cell=96)

@@ -7,6 +7,7 @@ Shapes: images B 3 S S on the [0, 1] scale; lists of levels hold level 1 first, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ class LevelPass:
     """One level run on a batch.
 
     target, mean: what was modelled and mu_k (B 3 S S). condition: expand(x~_{k+1}), or None at level K.
-    rebuilt: x~_k. posterior, prior: of z_k.
+    rebuilt: x~_k. posterior, prior: of z_k. z: the latents that were decoded.
     """
 
     target: Tensor
@@ -32,10 +33,19 @@ class LevelPass:
     rebuilt: Tensor
     posterior: DiagonalGaussian
     prior: DiagonalGaussian
+    z: Tensor
 
     def kl(self) -> Tensor:
         """KL(q_k || p_k) of each latent in nats, B by the latents' shape."""
         return kl_divergence(self.posterior, self.prior)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Faces drawn. images: [x~_1 ... x~_K], each B 3 S S. latents: z_k by level number."""
+
+    images: list[Tensor]
+    latents: dict[int, Tensor]
 
 
 def run_level(
@@ -58,7 +68,7 @@ def run_level(
     z = posterior.mean if generator is None else posterior.sample(generator)
     mean = level.decode(z, condition)
     rebuilt = mean if condition is None else condition + mean
-    return LevelPass(target, mean, condition, rebuilt, posterior, prior)
+    return LevelPass(target, mean, condition, rebuilt, posterior, prior, z)
 
 
 class Cascade(nn.Module):
@@ -98,22 +108,68 @@ class Cascade(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, count: int, generator: torch.Generator, temperature: float = 1.0, finer_temperature: float | None = None
-    ) -> list[Tensor]:
-        """[x~_1 ... x~_K] of `count` faces drawn from the prior, decoder means all the way.
+        self,
+        count: int,
+        generator: torch.Generator,
+        temperature: float = 1.0,
+        finer_temperature: float | None = None,
+        keep: Mapping[int, Tensor] | None = None,
+        paint: Mapping[int, Tensor] | None = None,
+    ) -> Draw:
+        """`count` faces drawn from the prior, decoder means all the way; with `keep`, partial sampling.
 
         temperature scales the prior's standard deviation, at the levels below K by `finer_temperature` where that is
         given: low values there keep the drawn face and calm its detail.
+        keep: latents that are not drawn, by level number, each `count` (or 1, for all) by the level's latent shape;
+        `latents` gives those of photographs, `Draw.latents` those of an earlier draw.
+
+        paint: images put in place of x~_k, by level number, B 3 s s; finer levels go on from them.
+
+        Every face and level has noise of its own, seeded from `generator`: keeping a level, or drawing more faces,
+        leaves the noise of the others as it was. The noise is made on the processor, so a generator on the processor
+        draws the same faces for every device. Raises `ValueError` for latents of another shape or an unknown level.
         """
+        keep, paint = keep or {}, paint or {}
+        if unknown := sorted({*keep, *paint} - set(range(1, self.depth + 1))):
+            raise ValueError(f"there is no level {unknown[0]}: the levels are 1 to {self.depth}")
+        # Row by row, so that the first faces are the same however many are drawn.
+        seeds = torch.randint(2**62, (count, self.depth), generator=generator, device=generator.device).tolist()
         images: list[Tensor] = []
+        latents: dict[int, Tensor] = {}
         coarser: Coarser | None = None
         for k in range(self.depth, 0, -1):
             level = self.level(k)
+            prior = level.prior(coarser, count)
             calmed = temperature if coarser is None or finer_temperature is None else finer_temperature
-            z = level.prior(coarser, count).sample(generator, calmed)
+            if k in keep:
+                z = _given(keep[k], prior.mean, f"keep[{k}]")
+            else:
+                z = prior.at(_noise([row[k - 1] for row in seeds], prior.mean), calmed)
             condition = None if coarser is None else expand(coarser.image, self.kind)
             mean = level.decode(z, condition)
             rebuilt = mean if condition is None else condition + mean
+            if k in paint:
+                painted = _given(paint[k], rebuilt, f"paint[{k}]")
+                mean, rebuilt = mean + (painted - rebuilt), painted
             images.insert(0, rebuilt)
+            latents[k] = z
             coarser = Coarser(rebuilt, mean, float(level.log_sigma))
-        return images
+        return Draw(images, latents)
+
+
+def latents(passes: list[LevelPass]) -> dict[int, Tensor]:
+    """The latents of a reconstruction by level number, for `Cascade.sample`'s `keep`."""
+    return {k: done.z for k, done in enumerate(passes, 1)}
+
+
+def _noise(seeds: list[int], like: Tensor) -> Tensor:
+    """Standard normal noise in the shape of `like`, one seed a row, the same on every device."""
+    rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(like)
+
+
+def _given(x: Tensor, like: Tensor, name: str) -> Tensor:
+    """Given latents or images in the shape of `like`, repeated where there is one for all."""
+    if x.shape[1:] != like.shape[1:] or len(x) not in (1, len(like)):
+        raise ValueError(f"{name} is {tuple(x.shape)}; {tuple(like.shape)} is needed, or one for all")
+    return x.to(like).expand_as(like)

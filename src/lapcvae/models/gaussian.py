@@ -44,6 +44,10 @@ class DiagonalGaussian:
     def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """A reparameterised sample; `temperature` scales the standard deviation (0 gives the mean)."""
         noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        return self.at(noise, temperature)
+
+    def at(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """The value that standard normal `noise`, in the latents' shape, stands for."""
         return self.mean + temperature * self.log_std.exp() * noise
 
 
