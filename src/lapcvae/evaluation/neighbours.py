@@ -40,7 +40,7 @@ def nearest(pictures: Tensor, photographs: PackedImages, training: np.ndarray) -
         part = training[start : start + _CHUNK]
         for side in (0, 1):
             known = _small(photographs.gather(part, np.full_like(part, side)))
-            distance, index = torch.cdist(wanted, known, compute_mode="donot_use_mm_for_euclid_dist").min(1)
+            distance, index = torch.cdist(wanted, known, compute_mode="use_mm_for_euclid_dist").min(1)
             closer = distance < best
             best = torch.where(closer, distance, best)
             row = torch.where(closer, torch.from_numpy(part).to(index.device)[index], row)
