@@ -7,20 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
 from lapcvae.config import load
 from lapcvae.data.batches import PackedImages
 from lapcvae.evaluation import report, sheets
-from lapcvae.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
-from lapcvae.io.atomic import atomic_folder, read_json, write_json, write_text
-from lapcvae.models.cascade import Cascade
+from lapcvae.evaluation.evaluate import EvaluationConfig
+from lapcvae.evaluation.measured import measure_all
+from lapcvae.evaluation.networks import open_network
+from lapcvae.evaluation.people import People, names_of
+from lapcvae.io.atomic import atomic_folder, atomic_path, read_json, write_json, write_text
 from lapcvae.models.storage import load_cascade, read_description
 from lapcvae.pyramid.stored import read_pyramid
 from pipelines.stage import run_stage
 
 PYRAMID, MODELS, REPORTS = Path("data/pyramid"), Path("models"), Path("reports")
+MANIFEST = Path("data/aligned/manifest.csv")
 
 
 def work() -> str:
@@ -30,13 +34,10 @@ def work() -> str:
     photographs = PackedImages(PYRAMID / "x1.npy", device)
     baselines = load(dict[str, Any], "baselines")
     parts = {"lapcvae": [f"level{k}" for k in range(1, stored.depth + 1)], **{name: [name] for name in baselines}}
-    models: dict[str, Cascade] = {}
-    done: dict[str, Evaluation] = {}
-    for name, folders in parts.items():
-        models[name] = load_cascade([MODELS / folder for folder in folders]).to(device)
-        done[name] = evaluate(models[name], photographs, rows["test"], rows["val"], config.batch, seed)
-        done[name].metrics["training"] = _training(folders)
-    metrics = {name: evaluation.metrics for name, evaluation in done.items()}
+    models = {name: load_cascade([MODELS / folder for folder in folders]).to(device) for name, folders in parts.items()}
+    people = People(photographs, rows["test"], rows["val"], rows["train"], names_of(MANIFEST, photographs.count))
+    measured = measure_all(models, people, open_network(device), config, seed)
+    metrics = {name: {**m.metrics, "training": _training(parts[name])} for name, m in measured.items()}
     pyramid = models["lapcvae"]
     pictures = {
         "comparison": sheets.comparison(models, photographs, rows["test"]),
@@ -52,7 +53,9 @@ def work() -> str:
     with atomic_folder(REPORTS / "sheets") as folder:
         for name, picture in pictures.items():
             (folder / f"{name}.png").write_bytes(report.png(picture))
-    _write_images(done, REPORTS / "per_image.csv")
+    _write_images(
+        {name: m.images for name, m in measured.items()}, people.names[people.test], REPORTS / "per_image.csv"
+    )
     write_text(REPORTS / "index.html", report.render(metrics, curves, pictures, data, settings))
     write_json(REPORTS / "metrics.json", metrics)
     best = metrics["lapcvae"]
@@ -79,15 +82,15 @@ def _curve(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
 
-def _write_images(done: dict[str, Evaluation], path: Path) -> None:
-    """One line a model and test photograph, for paired comparisons."""
-    lines: list[str] = []
-    for name, evaluation in done.items():
-        columns = list(evaluation.images)
-        lines = lines or [",".join(["model", "photograph", *columns])]
-        for i, values in enumerate(zip(*evaluation.images.values(), strict=True)):
-            lines.append(",".join([name, str(i), *(f"{value:.6g}" for value in values)]))
-    write_text(path, "\n".join(lines) + "\n")
+def _write_images(images: dict[str, dict[str, np.ndarray]], names: np.ndarray, path: Path) -> None:
+    """One line a model and test photograph, with the person it shows, for paired comparisons."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        lines = csv.writer(stream, lineterminator="\n")
+        columns = list(next(iter(images.values())))
+        lines.writerow(["model", "photograph", "person", *columns])
+        for model, values in images.items():
+            for i, (name, *row) in enumerate(zip(names, *(values[c] for c in columns), strict=True)):
+                lines.writerow([model, i, name, *(f"{value:.6g}" for value in row)])
 
 
 if __name__ == "__main__":

@@ -41,9 +41,7 @@ def band_energies(x: Tensor) -> dict[str, np.ndarray]:
     """Mean square of each Laplacian band (0-255 scale) by its side, such as `px64`; each B float64."""
     sides = band_sides(x.shape[-1])
     bands = build(x.clamp(0, 1).double() * 255, len(sides) + 1)[:-1]
-    return {
-        f"px{side}": band.square().mean((1, 2, 3)).cpu().numpy() for side, band in zip(sides, bands, strict=True)
-    }
+    return {f"px{side}": band.square().mean((1, 2, 3)).cpu().numpy() for side, band in zip(sides, bands, strict=True)}
 
 
 def ratios(picture: Tensor, photograph: Tensor) -> dict[str, np.ndarray]:

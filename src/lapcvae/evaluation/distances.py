@@ -1,7 +1,7 @@
 """Distances between two sets of pictures by the features of a named network, and their floor.
 
 kernel distance   the unbiased squared maximum mean discrepancy of the kernel (a.b / D + 1)^3 (Binkowski et al. 2018)
-Frechet distance  |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017)
+Frechet distance  |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of two Gaussians (Dowson and Landau 1982)
 
 Neither is KID or FID, which are Inception's: a figure carries the name of its network, and the n of both sets, on which
 a Frechet distance depends. The floor is what real people are from other real people, at the same n.
@@ -51,7 +51,9 @@ def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return cubed
 
 
-def _weighted(within_a: np.ndarray, across: np.ndarray, within_b: np.ndarray, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _weighted(
+    within_a: np.ndarray, across: np.ndarray, within_b: np.ndarray, w: np.ndarray, v: np.ndarray
+) -> np.ndarray:
     """a, b: N x N and M x M kernels within, N x M across; w: R x N and v: R x M how often each picture counts."""
     total: np.ndarray = _pairs(within_a, w) + _pairs(within_b, v)
     return total - 2 * ((w @ across) * v).sum(1) / (w.sum(1) * v.sum(1))

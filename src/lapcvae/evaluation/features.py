@@ -60,7 +60,9 @@ class FeatureDistances:
     resampled: dict[str, np.ndarray]
 
 
-def feature_distances(found: Reference, reconstructions: np.ndarray, samples: np.ndarray, seed: int) -> FeatureDistances:
+def feature_distances(
+    found: Reference, reconstructions: np.ndarray, samples: np.ndarray, seed: int
+) -> FeatureDistances:
     """Kernel and Frechet distances of reconstructions and samples (n D each) to the reference, with the floor."""
     n = len(found.reference)
     random = np.random.default_rng([seed, 7])
