@@ -18,6 +18,7 @@ from lapcvae.evaluation.evaluate import EvaluationConfig
 from lapcvae.evaluation.measured import measure_all
 from lapcvae.evaluation.networks import open_network
 from lapcvae.evaluation.people import People, names_of
+from lapcvae.evaluation.trained import training_cost
 from lapcvae.io.atomic import atomic_folder, atomic_path, read_json, write_json, write_text
 from lapcvae.models.storage import load_cascade, read_description
 from lapcvae.pyramid.stored import read_pyramid
@@ -37,7 +38,10 @@ def work() -> str:
     models = {name: load_cascade([MODELS / folder for folder in folders]).to(device) for name, folders in parts.items()}
     people = People(photographs, rows["test"], rows["val"], rows["train"], names_of(MANIFEST, photographs.count))
     measured = measure_all(models, people, open_network(device), config, seed)
-    metrics = {name: {**m.metrics, "training": _training(parts[name])} for name, m in measured.items()}
+    metrics = {
+        name: {**m.metrics, "training": training_cost([MODELS / folder for folder in parts[name]])}
+        for name, m in measured.items()
+    }
     pyramid = models["lapcvae"]
     pictures = {
         "comparison": sheets.comparison(models, photographs, rows["test"]),
@@ -63,18 +67,6 @@ def work() -> str:
         f"lapcvae {best['rmse_posterior_mean']['mean']:.2f} of 255, {best['bits_per_dim']['mean']:.3f} bits/dim on "
         f"{stored.photographs['test']} unseen people's photographs"
     )
-
-
-def _training(folders: list[str]) -> dict[str, float]:
-    """What training all parts of a model took: updates, images and seconds added up, the largest memory."""
-    runs = [read_json(MODELS / folder / "run.json") for folder in folders]
-    last = [read_json(MODELS / folder / "metrics.json") for folder in folders]
-    return {
-        "updates": sum(row["update"] for row in last),
-        "images_seen": sum(row["images_seen"] for row in last),
-        "seconds": sum(run["seconds"] for run in runs),
-        "peak_memory_bytes": max(run["peak_memory_bytes"] for run in runs),
-    }
 
 
 def _curve(path: Path) -> list[dict[str, float]]:

@@ -14,6 +14,7 @@ from lapcvae.data.prepare import prepare as prepare_photographs
 from lapcvae.data.summary import accept
 from lapcvae.editing import commands as editing
 from lapcvae.errors import LapcvaeError
+from lapcvae.evaluation import commands as evaluation
 from lapcvae.io.atomic import write_json
 from lapcvae.registry.located import located
 
@@ -32,6 +33,7 @@ app.command()(editing.reconstruct)
 app.command()(editing.sample)
 app.command()(editing.edit)
 app.command()(editing.interpolate)
+app.command()(evaluation.evaluate)
 
 
 @app.command()

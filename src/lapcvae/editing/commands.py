@@ -65,7 +65,7 @@ def sample(
     temperature: Temperature = 1.0,
     finer_temperature: Annotated[
         float | None,
-        typer.Option(min=0.0, help="The same of levels below the coarsest; as `temperature` if not given."),
+        typer.Option(min=0.0, help="The same below the coarsest level; `temperature` if not given."),
     ] = None,
     keep: Annotated[
         list[Path] | None, typer.Option(metavar="IMAGE", help="Keep this photograph's coarse levels; can be repeated.")
@@ -109,16 +109,14 @@ def edit(
     context: typer.Context,
     model: ModelName,
     image: Photograph,
-    painted: Annotated[
-        Path, typer.Option(metavar="FILE", help="The painted level: what `reconstruct` wrote, changed.")
-    ],
+    painted: Annotated[Path, typer.Option(metavar="FILE", help="The level that `reconstruct` wrote, painted on.")],
     level: Annotated[int, typer.Option(min=1, help="Which level was painted; finer ones are drawn.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
     samples: Annotated[int, typer.Option(min=1, help="Faces to draw.")] = 4,
     mode: Annotated[Mode, typer.Option(help="Take what was painted as the model says it, or as it is.")] = "project",
     mask: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="White where the edit goes; where the level changed if not given."),
+        typer.Option(metavar="FILE", help="White where the edit goes; else where the level changed."),
     ] = None,
     seed: Seed = 0,
     temperature: Temperature = 1.0,
@@ -128,7 +126,7 @@ def edit(
     """Paint a coarse level of a face; draw the finer ones; blend the painted regions into its reconstruction."""
     from lapcvae.editing import paint
     from lapcvae.editing.photograph import open_picture
-    from lapcvae.editing.pictures import enlarged, grid, pixels, save
+    from lapcvae.editing.pictures import enlarged, grid, pixels, save, sized
 
     cascade = _open(context, model)
     (face,) = _faces([image], cascade, params, aligned)
@@ -140,11 +138,11 @@ def edit(
     save(pixels(done.reconstruction), out / "reconstruction.png")
     save(pixels(enlarged(done.coarse)), out / f"level{level}.png")
     save(pixels(done.mask), out / "mask.png")
-    first = _stacked([face, done.reconstruction, done.mask.expand(-1, 3, -1, -1)])
-    save(
-        grid([first, paint.fit(picture, done.coarse.shape[-1]), done.coarse, done.drawn, done.faces]), out / "sheet.png"
-    )
-    print(f"{out}: edited-01.png ... edited-{samples:02d}.png; the last row of sheet.png")
+    asked = paint.fit(picture, done.coarse.shape[-1])
+    steps = [face, done.reconstruction, asked, done.coarse, done.mask.expand(-1, 3, -1, -1)]
+    save(grid([sized(steps, face.shape[-1]), done.drawn, done.faces]), out / "sheet.png")
+    print(f"{out}: edited-01.png ... edited-{samples:02d}.png")
+    print("sheet.png: photograph, reconstruction, painted level, what was gone on from, mask; faces drawn; blended in")
 
 
 def interpolate(

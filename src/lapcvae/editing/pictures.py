@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +28,11 @@ def enlarged(image: Tensor) -> Tensor:
     """Pixels repeated until a side has `PAINTABLE_PX` or more."""
     times = -(-PAINTABLE_PX // image.shape[-1])
     return torch.repeat_interleave(torch.repeat_interleave(image, times, -1), times, -2)
+
+
+def sized(images: list[Tensor], side: int) -> Tensor:
+    """Square images of several sizes (1 3 s s each) as one row B 3 side side, pixels repeated."""
+    return torch.cat([F.interpolate(image.float(), size=(side, side), mode="nearest-exact") for image in images])
 
 
 def save(picture: np.ndarray, path: Path) -> None:

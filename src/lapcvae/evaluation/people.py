@@ -29,7 +29,7 @@ class People:
         """Rows of two sets of held-out people, equally many and at most `most` each, that share no person.
 
         The first is of the test people, the second of the calibration people; without these the test people are
-        parted in two. Raises `DataError` for fewer than two photographs a set.
+        parted in two. The second is empty where there are not two photographs a set.
         """
         first, second = self.test, self.calibration
         if len(second) < 2:
@@ -37,7 +37,7 @@ class People:
             first, second = self.test[owner % 2 == 0], self.test[owner % 2 == 1]
         n = min(len(first), len(second), most)
         if n < 2:
-            raise DataError("distances between sets need photographs of at least two people, two a set; add some")
+            return _spread(self.test, min(len(self.test), most)), second[:0]
         return _spread(first, n), _spread(second, n)
 
 

@@ -32,7 +32,7 @@ class PictureMeasures:
     """What is the same for all models, worked out once: the two sets of held-out people and their features."""
 
     def __init__(self, people: People, network: FeatureNetwork | None, most: int, batch: int, seed: int) -> None:
-        """most: pictures a set at most. Raises `DataError` where there are fewer than two people to tell apart."""
+        """most: pictures a set at most. Where there are too few people for two sets there are no feature distances."""
         self._people, self._network, self._batch, self._seed = people, network, batch, seed
         self._test, reference = people.two_sets(most)
         self._photographs = people.photographs.gather(self._test, np.zeros_like(self._test))
@@ -40,7 +40,7 @@ class PictureMeasures:
         if len(people.training):
             self._held_out = nearest(self._photographs, people.photographs, people.training)
         self._reference = None
-        if network is not None:
+        if network is not None and len(reference):
             others = people.photographs.gather(reference, np.zeros_like(reference))
             self._reference = Reference(
                 network.name,
