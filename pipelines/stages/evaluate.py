@@ -13,13 +13,15 @@ import yaml
 
 from lapcvae.config import load
 from lapcvae.data.batches import PackedImages
+from lapcvae.editing import showcase
 from lapcvae.evaluation import report, sheets
 from lapcvae.evaluation.evaluate import EvaluationConfig
 from lapcvae.evaluation.measured import measure_all
-from lapcvae.evaluation.networks import open_network
+from lapcvae.evaluation.networks import ABSENT, open_network
 from lapcvae.evaluation.people import People, names_of
 from lapcvae.evaluation.trained import training_cost
 from lapcvae.io.atomic import atomic_folder, atomic_path, read_json, write_json, write_text
+from lapcvae.models.cascade import Cascade
 from lapcvae.models.storage import load_cascade, read_description
 from lapcvae.pyramid.stored import read_pyramid
 from pipelines.stage import run_stage
@@ -37,7 +39,8 @@ def work() -> str:
     parts = {"lapcvae": [f"level{k}" for k in range(1, stored.depth + 1)], **{name: [name] for name in baselines}}
     models = {name: load_cascade([MODELS / folder for folder in folders]).to(device) for name, folders in parts.items()}
     people = People(photographs, rows["test"], rows["val"], rows["train"], names_of(MANIFEST, photographs.count))
-    measured = measure_all(models, people, open_network(device), config, seed)
+    network = open_network(device)
+    measured = measure_all(models, people, network, config, seed)
     metrics = {
         name: {**m.metrics, "training": training_cost([MODELS / folder for folder in parts[name]])}
         for name, m in measured.items()
@@ -48,11 +51,19 @@ def work() -> str:
         "coarse_to_fine": sheets.coarse_to_fine(pyramid, photographs, rows["test"]),
         "samples": sheets.samples(pyramid, config.samples, 1.0, seed),
         "samples_cool": sheets.samples(pyramid, config.samples, config.finer_temperature, seed),
+        **_edits(pyramid, people, config.finer_temperature, seed),
     }
+    ours = measured["lapcvae"].pictures
+    if ours.neighbours is not None:
+        pictures["nearest"] = sheets.nearest(ours.samples, ours.neighbours, photographs)
     trained = [folder for folders in parts.values() for folder in folders]
     curves = {folder: _curve(MODELS / folder / "curve.csv") for folder in trained}
     resolved = {folder: asdict(read_description(MODELS / folder).settings) for folder in trained}
-    settings = {"text": yaml.safe_dump(resolved, sort_keys=True), "finer_temperature": config.finer_temperature}
+    settings = {
+        "text": yaml.safe_dump(resolved, sort_keys=True),
+        "finer_temperature": config.finer_temperature,
+        "notes": [] if network is not None else [ABSENT],
+    }
     data = {"photographs": stored.photographs, "summary": read_json(REPORTS / "validation.json")["summary"]}
     with atomic_folder(REPORTS / "sheets") as folder:
         for name, picture in pictures.items():
@@ -63,10 +74,21 @@ def work() -> str:
     write_text(REPORTS / "index.html", report.render(metrics, curves, pictures, data, settings))
     write_json(REPORTS / "metrics.json", metrics)
     best = metrics["lapcvae"]
+    absent = "" if network is not None else "; no feature distances, their network's weights are not installed"
     return (
         f"lapcvae {best['rmse_posterior_mean']['mean']:.2f} of 255, {best['bits_per_dim']['mean']:.3f} bits/dim on "
-        f"{stored.photographs['test']} unseen people's photographs"
+        f"{stored.photographs['test']} unseen people's photographs{absent}"
     )
+
+
+def _edits(model: Cascade, people: People, temperature: float, seed: int) -> dict[str, np.ndarray]:
+    """What can be done with the first test photographs; of a model of one level, only to go from one to another."""
+    faces = people.photographs.gather(people.test[:2], np.zeros_like(people.test[:2])).split(1)
+    made = {"interpolated": showcase.interpolated(model, faces[0], faces[-1])}
+    if model.depth > 1:
+        made["partial"] = showcase.partial_samples(model, faces[0], temperature, seed)
+        made["edited"] = showcase.edited(model, faces[0], temperature, seed)
+    return made
 
 
 def _curve(path: Path) -> list[dict[str, float]]:

@@ -18,6 +18,7 @@ from lapcvae.evaluation.distances import frechet_distance, kernel_distance, kern
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+_BATCH = 32  # first layers of a network are wide: more at a time cost memory and no time
 
 
 class FeatureNetwork(Protocol):
@@ -31,9 +32,9 @@ class FeatureNetwork(Protocol):
 
 
 @torch.no_grad()
-def features(network: FeatureNetwork, x: Tensor, batch: int) -> np.ndarray:
+def features(network: FeatureNetwork, x: Tensor) -> np.ndarray:
     """N D float64 features of images N 3 S S, clipped to [0, 1] as pictures are."""
-    parts = [network.features(part.clamp(0, 1)).double().cpu().numpy() for part in x.split(batch)]
+    parts = [network.features(part.clamp(0, 1)).double().cpu().numpy() for part in x.split(_BATCH)]
     return np.concatenate(parts)
 
 

@@ -39,6 +39,7 @@ def ssim(x: Tensor, rebuilt: Tensor) -> np.ndarray:
 # Weights of the scales from fine to coarse, Wang, Simoncelli and Bovik (2003).
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW_PX = 11
+_AT_ONCE = 16  # images: the measure holds dozens of copies of them
 
 
 def ms_ssim_scales(side: int) -> int:
@@ -58,17 +59,15 @@ def ms_ssim(x: Tensor, rebuilt: Tensor) -> np.ndarray:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     weights = _SCALE_WEIGHTS[: ms_ssim_scales(x.shape[-1])]
-    values = multiscale_structural_similarity_index_measure(
-        rebuilt.clamp(0, 1).double(),
-        x.double(),
-        kernel_size=_WINDOW_PX,
-        sigma=1.5,
-        data_range=1.0,
-        betas=tuple(w / sum(weights) for w in weights),
-        reduction=None,
-        normalize="relu",
-    )
-    return np.atleast_1d(values.cpu().numpy())
+    betas = tuple(w / sum(weights) for w in weights)
+    pairs = zip(rebuilt.clamp(0, 1).float().split(_AT_ONCE), x.float().split(_AT_ONCE), strict=True)
+    values = [
+        multiscale_structural_similarity_index_measure(
+            a, b, kernel_size=_WINDOW_PX, sigma=1.5, data_range=1.0, betas=betas, reduction=None, normalize="relu"
+        ).reshape(len(a))
+        for a, b in pairs
+    ]
+    return torch.cat(values).double().cpu().numpy()
 
 
 def spread(values: np.ndarray) -> dict[str, float]:

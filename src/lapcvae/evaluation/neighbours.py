@@ -18,7 +18,7 @@ from lapcvae.data.batches import PackedImages
 from lapcvae.pyramid.filters import reduce
 
 SIDE_PX = 32
-_CHUNK = 1024
+_CHUNK = 256
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,9 @@ class PictureMeasures:
             others = people.photographs.gather(reference, np.zeros_like(reference))
             self._reference = Reference(
                 network.name,
-                features(network, others, batch),
+                features(network, others),
                 people.names[reference],
-                features(network, self._photographs, batch),
+                features(network, self._photographs),
                 people.names[self._test],
             )
 
@@ -72,9 +72,7 @@ class PictureMeasures:
                 }
             )
         if self._reference is not None and self._network is not None:
-            of_rebuilt_features, of_samples = (
-                features(self._network, pictures, self._batch) for pictures in (rebuilt, samples)
-            )
+            of_rebuilt_features, of_samples = (features(self._network, pictures) for pictures in (rebuilt, samples))
             distances = feature_distances(self._reference, of_rebuilt_features, of_samples, self._seed)
             metrics |= distances.metrics
         return Pictures(metrics, samples, neighbours, distances)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lapcvae.models.mobilenet import NAME as NETWORK
+
 # heading, how to read it off a model's metrics
 COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("sqrt(MSE)", lambda m: f"{m['rmse_posterior_mean']['mean']:.2f} ± {m['rmse_posterior_mean']['std']:.2f}"),
@@ -21,7 +23,7 @@ COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("seconds", lambda m: f"{m['training']['seconds']:.0f}" if "training" in m else "-"),
 ]
 
-_MARKS = {"kd": "kernel", "fd": "Fréchet"}
+_DISTANCES = ("kd", "fd")
 
 
 def distance_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -29,7 +31,7 @@ def distance_rows(metrics: dict[str, Any]) -> list[list[str]]:
     column. Empty where none was measured.
     """
     ours = next(iter(metrics.values()))
-    keys = [key for key in ours if key.partition("_")[0] in _MARKS and isinstance(ours[key], dict)]
+    keys = [key for key in ours if key.partition("_")[0] in _DISTANCES and isinstance(ours[key], dict)]
     if not keys:
         return []
     lines = [["", *(f"{key}, n = {ours[key]['n']}" for key in keys)]]
@@ -39,6 +41,66 @@ def distance_rows(metrics: dict[str, Any]) -> list[list[str]]:
             [f"{kind}: {name}", *(_distance(values[key][kind]) for key in keys)] for name, values in metrics.items()
         ]
     return lines
+
+
+def difference_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """Our model against each other one, a measure a line: paired differences, their 95 % intervals, and ratios of
+    means. Empty where there is no other; measures that no model has are left out.
+    """
+    against: dict[str, Any] = next(iter(metrics.values())).get("against", {})
+    if not against:
+        return []
+    lines = [["", *(f"against {name}" for name in against)]]
+    for heading, path, digits in DIFFERENCES:
+        cells = [_difference(_at(found, path), digits) for found in against.values()]
+        if any(cells):
+            lines.append([heading, *cells])
+    return lines
+
+
+def band_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """Energy of each band over the photographs', of reconstructions and of samples, a model a line."""
+    bands = list(next(iter(metrics.values()))["band_energy_ratio"])
+    bands.sort(key=lambda band: -int(band.removeprefix("px")))
+    sides = [band.removeprefix("px") + " px" for band in bands]
+    lines = [["", *sides, *(f"samples, {side}" for side in sides), "samples, sharpness"]]
+    for name, values in metrics.items():
+        drawn = values["samples"]
+        lines.append(
+            [
+                name,
+                *(f"{values['band_energy_ratio'][band]['mean']:.2f}" for band in bands),
+                *(f"{drawn['band_energy_ratio'][band]:.2f}" for band in bands),
+                f"{drawn['sharpness_ratio']:.2f}",
+            ]
+        )
+    return lines
+
+
+# heading, where it lies in `against.NAME`, digits
+DIFFERENCES: list[tuple[str, tuple[str, ...], int]] = [
+    ("sqrt(MSE)", ("rmse_posterior_mean",), 2),
+    ("bits/dim", ("bits_per_dim",), 3),
+    ("MS-SSIM", ("ms_ssim",), 3),
+    ("sharpness", ("sharpness_ratio",), 3),
+    (f"kd_{NETWORK}, reconstructions", (f"kd_{NETWORK}", "reconstructions"), 3),
+    (f"kd_{NETWORK}, samples", (f"kd_{NETWORK}", "samples"), 3),
+]
+
+
+def _at(tree: dict[str, Any], path: tuple[str, ...]) -> dict[str, float]:
+    for key in path:
+        tree = tree.get(key, {})
+    return tree
+
+
+def _difference(found: dict[str, float], digits: int) -> str:
+    if not found:
+        return ""
+    text = f"{found['mean']:+.{digits}f}"
+    if "ci95_low" in found:
+        text += f" ({found['ci95_low']:+.{digits}f} to {found['ci95_high']:+.{digits}f})"
+    return text + (f", ratio {found['ratio']:.2f}" if "ratio" in found else "")
 
 
 def _distance(value: Any) -> str:
