@@ -16,16 +16,15 @@ import numpy as np
 import torch
 
 from lapcvae.config import load, parse
-from lapcvae.data.batches import PackedImages
-from lapcvae.errors import ConfigError, DataError
+from lapcvae.errors import ConfigError
 from lapcvae.evaluation.grids import level_pictures
-from lapcvae.io.atomic import atomic_folder, read_json, sha256_file, write_json, write_text
+from lapcvae.io.atomic import atomic_folder, sha256_file, write_json, write_text
 from lapcvae.models.scale import scale_of
 from lapcvae.models.settings import resolve
 from lapcvae.models.storage import Description, save_level
 from lapcvae.pyramid.stored import StoredPyramid, read_pyramid
 from lapcvae.registry import tracking
-from lapcvae.training.arrays import LevelArrays
+from lapcvae.training.arrays import coarser_latents, open_arrays, prepare_prior
 from lapcvae.training.loop import TrainingResult, train
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
 from lapcvae.training.settings import TrainingSettings
@@ -65,24 +64,25 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         torch.set_deterministic_debug_mode("error")
     torch.manual_seed(int(np.random.SeedSequence([seed, 3, description.level]).generate_state(1)[0]))
     model = description.build()
-    arrays, inputs = _arrays(description.level, description.depth, Path(job.after), device)
+    data = open_arrays(description.level, description.depth, description.settings, PYRAMID, Path(job.after), device)
+    prepare_prior(model, data.training, rows["train"])
     resolved = {"model": asdict(description.settings), "training": asdict(settings), "seed": seed}
     with tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run:
         result = train(
-            model, arrays, rows, stored.kind, settings, seed, device, name,
+            model, data.training, rows, stored.kind, settings, seed, device, name,
             lambda row: run.log(int(row["update"]), row),
         )  # fmt: skip
-        calibrate_sigma(model, arrays, rows["train"], stored.kind, seed)
-        for title, picture in level_pictures(model, arrays, rows["val"], stored.kind, seed).items():
+        calibrate_sigma(model, data.composed, rows["train"], stored.kind, seed)
+        for title, picture in level_pictures(model, data.composed, rows["val"], stored.kind, seed).items():
             run.picture(title, picture)
         if level is not None:
             with atomic_folder(Path("data/rebuilt", name)) as folder:
-                write_rebuilt(model, arrays, stored.kind, folder)
+                write_rebuilt(model, data.composed, stored.kind, folder, composed=not data.apart)
         with atomic_folder(Path("models", name)) as folder:
             save_level(model, description, folder)
             write_json(folder / "metrics.json", {k: v for k, v in result.curve[-1].items() if np.isfinite(v)})
             write_text(folder / "curve.csv", _csv(result.curve))
-            write_json(folder / "run.json", _record(run.run_id, inputs, result))
+            write_json(folder / "run.json", _record(run.run_id, data.files, result))
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (
@@ -106,25 +106,9 @@ def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> D
             f"{', '.join(map(str, stored.sides))} px has levels {', '.join(sorted(wanted))}; add or remove levels, or "
             "change `pyramid.coarsest` or `align.size_px`"
         )
-    scale = scale_of(stored.statistics, level, stored.depth)
-    return Description(level, stored.depth, stored.sides[level - 1], stored.kind, settings, scale)
-
-
-def _arrays(level: int, depth: int, after: Path, device: torch.device) -> tuple[LevelArrays, list[Path]]:
-    """What a level trains from, and the files read."""
-    own = PYRAMID / f"x{level}.npy"
-    if level == depth:
-        return LevelArrays(PackedImages(own, device)), [own]
-    image, mean = after / "image.npy", after / "mean.npy"
-    arrays = LevelArrays(
-        PackedImages(own, device),
-        PackedImages(image, device),
-        PackedImages(mean, device),
-        float(read_json(after / "level.json")["log_sigma"]),
-    )
-    if arrays.coarse_image is None or arrays.coarse_image.count != arrays.images.count:
-        raise DataError(f"{image}: holds another number of photographs than {own}; run `dvc repro` to make both anew")
-    return arrays, [own, image, mean]
+    scale = scale_of(stored.statistics, level, stored.depth, stored.kind)
+    latents = coarser_latents(settings, level == stored.depth, Path(job.after))
+    return Description(level, stored.depth, stored.sides[level - 1], stored.kind, settings, scale, latents)
 
 
 def _record(run_id: str, inputs: list[Path], result: TrainingResult) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from lapcvae.evaluation import bound, budget, detail, fidelity
 from lapcvae.evaluation.intervals import summary
 from lapcvae.io.progress import progress
 from lapcvae.models.cascade import Cascade, LevelPass
-from lapcvae.models.gaussian import gaussian_nll
 from lapcvae.models.level import LevelCVAE
+from lapcvae.models.likelihood import level_nll
 
 # A latent is active where the posterior mean moves with the photograph (Burda et al. 2016, section 5.1).
 ACTIVE_VARIANCE = 0.01
@@ -143,8 +143,7 @@ def _sampled(
             _append(parts, "rmse", fidelity.rmse(x, passes[0].rebuilt))
             _append(parts, "nll", bound.discretised_nll(x, passes[0].rebuilt, sigma).cpu().numpy())
             for k, done in enumerate(passes, 1):
-                error = (done.target - done.mean).square()
-                distortion = gaussian_nll(error, model.level(k).log_sigma).sum((1, 2, 3))
+                distortion = level_nll(model.level(k), done.error, model.level(k).log_sigma)
                 _append(parts, f"rate_{k}", done.kl().flatten(1).sum(1).double().cpu().numpy())
                 _append(parts, f"distortion_{k}", distortion.double().cpu().numpy())
             bar.update(len(x))

@@ -8,7 +8,7 @@ Shapes: images B 3 S S on the [0, 1] scale; lists of levels hold level 1 first, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ class LevelPass:
     """One level run on a batch.
 
     target, mean: what was modelled and mu_k (B 3 S S). condition: expand(x~_{k+1}), or None at level K.
-    rebuilt: x~_k. posterior, prior: of z_k. z: the latents that were decoded.
+    rebuilt: x~_k. posterior, prior: of z_k. z: the latents that were decoded. error: target minus mean in the
+    coordinates that the likelihood counts (pixels, but for an open Haar level).
     """
 
     target: Tensor
@@ -34,6 +35,7 @@ class LevelPass:
     posterior: DiagonalGaussian
     prior: DiagonalGaussian
     z: Tensor
+    error: Tensor
 
     def kl(self) -> Tensor:
         """KL(q_k || p_k) of each latent in nats, B by the latents' shape."""
@@ -56,6 +58,8 @@ def run_level(
     generator: torch.Generator | None,
 ) -> LevelPass:
     """Encode and decode x_k (B 3 S S) given level k+1; z_k is the posterior mean where `generator` is None."""
+    if generator is not None and level.settings.prior == "ancestral":
+        coarser = _drawn(coarser, generator)
     prior = level.prior(coarser, len(x))
     if coarser is None:
         target, seen, condition = x, None, None
@@ -68,7 +72,14 @@ def run_level(
     z = posterior.mean if generator is None else posterior.sample(generator)
     mean = level.decode(z, condition)
     rebuilt = mean if condition is None else condition + mean
-    return LevelPass(target, mean, condition, rebuilt, posterior, prior, z)
+    return LevelPass(target, mean, condition, rebuilt, posterior, prior, z, level.error(target, mean))
+
+
+def _drawn(coarser: Coarser | None, generator: torch.Generator) -> Coarser | None:
+    """Level k+1 with a sample of its posterior in place of the posterior, where it comes with one."""
+    if coarser is None or coarser.z is None or coarser.z_log_std is None:
+        return coarser
+    return replace(coarser, z=DiagonalGaussian(coarser.z, coarser.z_log_std).sample(generator), z_log_std=None)
 
 
 class Cascade(nn.Module):
@@ -103,7 +114,7 @@ class Cascade(nn.Module):
         for k in range(self.depth, 0, -1):
             done = run_level(self.level(k), pyramid[k - 1], coarser, self.kind, generator)
             passes.insert(0, done)
-            coarser = Coarser(done.rebuilt, done.mean, float(self.level(k).log_sigma))
+            coarser = Coarser(done.rebuilt, done.mean, float(self.level(k).log_sigma), done.z)
         return passes
 
     @torch.no_grad()
@@ -153,7 +164,7 @@ class Cascade(nn.Module):
                 mean, rebuilt = mean + (painted - rebuilt), painted
             images.insert(0, rebuilt)
             latents[k] = z
-            coarser = Coarser(rebuilt, mean, float(level.log_sigma))
+            coarser = Coarser(rebuilt, mean, float(level.log_sigma), z)
         return Draw(images, latents)
 
 

@@ -69,8 +69,8 @@ class MobileNetV2(nn.Module):
         """Feature maps at strides 2, 4, 8 and 16: 16, 24, 32 and 96 channels."""
         h = (x - self.image_mean) / self.image_std
         found = []
-        for i, layer in enumerate(self.features[: _TAPS[-1] + 1]):
-            h = layer(h)
+        for i in range(_TAPS[-1] + 1):
+            h = self.features[i](h)
             if i in _TAPS:
                 found.append(h)
         return found

@@ -79,7 +79,7 @@ def train(
         # Seeds of neighbouring steps and of other uses must not meet: SeedSequence mixes them.
         noise.manual_seed(int(np.random.SeedSequence([seed, 2, step]).generate_state(1)[0]))
         x, coarser = arrays.gather(*order.at(step))
-        coarser = noisy(coarser, level.settings.condition_noise, noise)
+        coarser = noisy(coarser, level.settings, noise)
         with autocast:
             done = run_level(level, x, coarser, kind, noise)
         rate, paid, distortion = terms(level, done)
