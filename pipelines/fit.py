@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,16 +19,23 @@ import torch
 from lapcvae.config import load, parse
 from lapcvae.errors import ConfigError
 from lapcvae.evaluation.grids import level_pictures
-from lapcvae.io.atomic import atomic_folder, sha256_file, write_json, write_text
-from lapcvae.models.scale import scale_of
+from lapcvae.io.atomic import atomic_folder, write_json, write_text
+from lapcvae.models.level import LevelCVAE
+from lapcvae.models.scale import half_scale, scale_of
 from lapcvae.models.settings import resolve
-from lapcvae.models.storage import Description, save_level
+from lapcvae.models.storage import WEIGHTS, Description, load_weights, save_level
+from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.pyramid.stored import StoredPyramid, read_pyramid
 from lapcvae.registry import tracking
-from lapcvae.training.arrays import coarser_latents, open_arrays, prepare_prior
+from lapcvae.training.arrays import LevelArrays, coarser_latents, open_arrays, prepare_prior
+from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.loop import TrainingResult, train
+from lapcvae.training.processes import these_processes
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
+from lapcvae.training.scratch import digests, key_of, scratch_folder
 from lapcvae.training.settings import TrainingSettings
+from lapcvae.training.trainable import LevelTraining, Trainable
+from lapcvae.training.vae_gan import FEATURE_WEIGHT, VaeGanTraining
 
 PYRAMID = Path("data/pyramid")
 
@@ -38,10 +46,15 @@ class Job:
 
     updates: optimiser steps. model, training: keys that override the shared sections of these names. after: what a
     level waits for: the folder of the coarser level's rebuilt images, or the pyramid itself for the coarsest.
+    warm_start: the folder of a trained model of the same shapes whose weights are the first ones; "" for random ones.
+    objective: `bound`, or for baselines `vae_gan` (training/vae_gan.py), where feature_weight is its gamma.
     """
 
     updates: int
     after: str = ""
+    warm_start: str = ""
+    objective: Literal["bound", "vae_gan"] = "bound"
+    feature_weight: float = FEATURE_WEIGHT
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -58,20 +71,40 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
     settings = parse(TrainingSettings, merged, key)
     seed = load(int, "seed")
     description = _describe(stored, key, job, level)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = these_processes()
     # On a GPU some of the operations used have no deterministic form, and would be refused.
-    if device.type == "cpu":  # the same as use_deterministic_algorithms(True), without its import of the compiler (4 s)
+    if processes.device.type == "cpu":  # use_deterministic_algorithms(True), without its import of the compiler (4 s)
         torch.set_deterministic_debug_mode("error")
+    else:
+        torch.backends.cudnn.benchmark = True
     torch.manual_seed(int(np.random.SeedSequence([seed, 3, description.level]).generate_state(1)[0]))
     model = description.build()
-    data = open_arrays(description.level, description.depth, description.settings, PYRAMID, Path(job.after), device)
+    data = open_arrays(
+        description.level, description.depth, description.settings, PYRAMID, Path(job.after), processes.device
+    )
+    files = list(data.files)
+    if job.warm_start:
+        load_weights(model, Path(job.warm_start))
+        files.append(Path(job.warm_start, WEIGHTS))
     prepare_prior(model, data.training, rows["train"])
+    inputs = digests(files)
     resolved = {"model": asdict(description.settings), "training": asdict(settings), "seed": seed}
-    with tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run:
+    trainable = _trainable(job, model, data.training, stored.kind)
+    if not processes.first:
+        train(trainable, rows, settings, seed, processes, name)
+        processes.close()
+        return f"process {processes.rank} of {processes.count}"
+    key = key_of({**resolved, "description": asdict(description), "name": name}, inputs)
+    with (
+        scratch_folder(name, key) as scratch,
+        tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run,
+    ):
+        _sweep(name)
         result = train(
-            model, data.training, rows, stored.kind, settings, seed, device, name,
+            trainable, rows, settings, seed, processes, name, Checkpoints(scratch, key),
             lambda row: run.log(int(row["update"]), row),
         )  # fmt: skip
+        processes.close()
         calibrate_sigma(model, data.composed, rows["train"], stored.kind, seed)
         for title, picture in level_pictures(model, data.composed, rows["val"], stored.kind, seed).items():
             run.picture(title, picture)
@@ -80,16 +113,42 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
                 write_rebuilt(model, data.composed, stored.kind, folder, composed=not data.apart)
         with atomic_folder(Path("models", name)) as folder:
             save_level(model, description, folder)
-            write_json(folder / "metrics.json", {k: v for k, v in result.curve[-1].items() if np.isfinite(v)})
+            write_json(folder / "metrics.json", _metrics(result))
             write_text(folder / "curve.csv", _csv(result.curve))
-            write_json(folder / "run.json", _record(run.run_id, data.files, result))
+            write_json(folder / "run.json", _record(run.run_id, inputs, result))
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (
         f"{settings.updates} updates, {result.images_per_second:.0f} images/s, "
         f"{result.peak_memory_bytes / 2**30:.2f} GiB; rate {last['rate_nats']:.0f} nats, "
         f"sigma {255 * last['sigma']:.2f} of 255, held-out loss {last['val_loss_nats']:.0f} nats"
+        + (f"; {result.unused_latents} of {result.latents} latents unused" if result.unused_latents else "")
+        + (f"; {result.passed_over} updates passed over, {result.rollbacks} returns" if result.passed_over else "")
     )
+
+
+def _trainable(job: Job, model: LevelCVAE, arrays: LevelArrays, kind: PyramidKind) -> Trainable:
+    if job.objective == "vae_gan":
+        return VaeGanTraining(model, arrays, job.feature_weight)
+    return LevelTraining(model, arrays, kind)
+
+
+def _metrics(result: TrainingResult) -> dict[str, float]:
+    """The last row of the curve, and what the guards saw."""
+    finite = {k: v for k, v in result.curve[-1].items() if np.isfinite(v)}
+    return {
+        **finite,
+        "unused_latents": result.unused_latents,
+        "passed_over_updates": result.passed_over,
+        "rollbacks": result.rollbacks,
+    }
+
+
+def _sweep(name: str) -> None:
+    """Remove what a killed process was in the middle of writing: DVC would take it for a part of the outs."""
+    for folder in (Path("models"), Path("data/rebuilt")):
+        for left in folder.glob(f".{name}.*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> Description:
@@ -97,7 +156,13 @@ def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> D
     if level is None:
         whole = stored.statistics["1"]
         statistics = {"1": {**whole, "band_std": float(np.sqrt(np.mean(np.square(whole["std"]))))}}
-        return Description(1, 1, stored.sides[0], stored.kind, settings, scale_of(statistics, 1, 1))
+        published = settings.network == "published"
+        if job.objective == "vae_gan" and not published:
+            raise ConfigError(f"params.yaml: `{key}`: `objective: vae_gan` needs `network: published`")
+        scale = half_scale() if published else scale_of(statistics, 1, 1)
+        return Description(1, 1, stored.sides[0], stored.kind, settings, scale)
+    if job.objective != "bound":
+        raise ConfigError(f"params.yaml: `{key}.objective`: a level has `bound`; {job.objective} is for baselines")
     levels = load(dict[str, Any], "levels")
     wanted = {str(k) for k in range(1, stored.depth + 1)}
     if set(levels) != wanted:
@@ -111,10 +176,10 @@ def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> D
     return Description(level, stored.depth, stored.sides[level - 1], stored.kind, settings, scale, latents)
 
 
-def _record(run_id: str, inputs: list[Path], result: TrainingResult) -> dict[str, Any]:
+def _record(run_id: str, inputs: dict[str, str], result: TrainingResult) -> dict[str, Any]:
     return {
         "mlflow_run_id": run_id,
-        "inputs": {str(path): sha256_file(path) for path in inputs},
+        "inputs": inputs,
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "peak_memory_bytes": result.peak_memory_bytes,

@@ -55,6 +55,9 @@ def _dvc(arguments: list[str]) -> None:
         raise AssertionError(f"dvc {shlex.join(arguments)}: DVC does not know this") from error
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for setting in getattr(parsed, "set_param", None) or []:
+        if setting.startswith("+profiles="):
+            assert (ROOT / "profiles" / f"{setting.partition('=')[2]}.yaml").exists(), f"there is no {setting}"
+            continue
         node = params
         for key in setting.partition("=")[0].split("."):
             assert key in node, f"params.yaml has no {setting.partition('=')[0]}"

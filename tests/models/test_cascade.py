@@ -152,7 +152,7 @@ def test_the_sum_of_an_open_haar_pyramids_levels_is_a_likelihood_of_the_image(
     model, s = cascade(kind="haar", loop="open"), 0.07
     passes = model.reconstruct(faces)
     log_sigma = [torch.tensor(math.log(s / haar.gain(k))) for k in (1, 2, 3)]
-    total = sum(level_nll(model.level(k), passes[k - 1].error, log_sigma[k - 1]) for k in (1, 2, 3))
+    total = sum(level_nll(model.level(k), passes[k - 1], log_sigma[k - 1]) for k in (1, 2, 3))
     expected = -torch.distributions.Normal(passes[0].rebuilt, s).log_prob(faces).sum((1, 2, 3))
     torch.testing.assert_close(total, expected, rtol=1e-5, atol=0)
 

@@ -33,7 +33,7 @@ def test_an_unknown_key_is_named_where_it_stands() -> None:
         ({"condition": "noisy_true"}, "`true_noise` above 0 and `condition: noisy_true` go together"),
         ({"condition": "true", "condition_noise": 0.5}, "`condition_noise` goes with `condition: rebuilt`"),
         ({"prior": "hyper"}, "choose one of 'decoder_stats', 'latent', 'ancestral', 'standard'"),
-        ({"likelihood": "cauchy"}, "choose one of 'gaussian', 'laplace'"),
+        ({"likelihood": "cauchy"}, "choose one of 'gaussian', 'laplace', 'pixelcnn'"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(own: dict[str, object], said: str) -> None:

@@ -17,7 +17,9 @@ from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.training.arrays import LevelData, open_arrays, prepare_prior
 from lapcvae.training.loop import train
 from lapcvae.training.objective import noisy, terms
+from lapcvae.training.processes import Processes
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
+from lapcvae.training.trainable import LevelTraining
 from tests.training.conftest import CPU, Small, make_small
 
 SWITCHES: list[tuple[PyramidKind, dict[str, Any]]] = [
@@ -40,7 +42,8 @@ def fitted(small: Small, level: LevelCVAE, data: LevelData) -> list[dict[str, fl
     """Train a level as the pipeline does; its curve."""
     prepare_prior(level, data.training, small.rows["train"])
     settings = dataclasses.replace(small.training, updates=16, log_interval=4)
-    result = train(level, data.training, small.rows, small.kind, settings, 0, CPU, "test")
+    trainable = LevelTraining(level, data.training, small.kind)
+    result = train(trainable, small.rows, settings, 0, Processes(CPU), "test")
     calibrate_sigma(level, data.composed, small.rows["train"], small.kind, 0)
     return result.curve
 
@@ -173,3 +176,26 @@ def test_a_fixed_sigma_is_the_one_of_the_bound(small: Small) -> None:
     done = run_level(level, x, None, "burt", None)
     expected = -torch.distributions.Normal(done.mean, 0.1).log_prob(done.target).sum((1, 2, 3)).mean()
     torch.testing.assert_close(terms(level, done)[2], expected)
+
+
+def test_a_pixelcnn_learns_the_coarsest_level(small: Small) -> None:
+    level = small.level(2, likelihood="pixelcnn")
+    curve = fitted(small, level, small.data(2, level.settings))
+    assert curve[-1]["val_loss_nats"] < curve[0]["val_loss_nats"]
+
+
+def test_an_ignored_latent_sounds_the_alarm(small: Small, capsys: pytest.CaptureFixture[str]) -> None:
+    """A KL weight that no latent is worth: a PixelCNN tells pixels from their neighbours instead."""
+    level = small.level(2, likelihood="pixelcnn", kl_weight=1e5)
+    fitted(small, level, small.data(2, level.settings))
+    assert "posterior collapse" in capsys.readouterr().err
+
+
+def test_the_perceptual_term_is_in_the_curve_under_its_networks_name_and_is_lowered(small: Small) -> None:
+    def last(weight: float) -> dict[str, float]:
+        level = small.level(2, perceptual_weight=weight)
+        return fitted(small, level, small.data(2, level.settings))[-1]
+
+    weak, strong = (last(weight)["perceptual_mobilenetv2"] for weight in (1e-6, 30.0))
+    assert strong < weak
+    assert "perceptual_mobilenetv2" not in last(0.0)

@@ -143,7 +143,7 @@ def _sampled(
             _append(parts, "rmse", fidelity.rmse(x, passes[0].rebuilt))
             _append(parts, "nll", bound.discretised_nll(x, passes[0].rebuilt, sigma).cpu().numpy())
             for k, done in enumerate(passes, 1):
-                distortion = level_nll(model.level(k), done.error, model.level(k).log_sigma)
+                distortion = level_nll(model.level(k), done, model.level(k).log_sigma)
                 _append(parts, f"rate_{k}", done.kl().flatten(1).sum(1).double().cpu().numpy())
                 _append(parts, f"distortion_{k}", distortion.double().cpu().numpy())
             bar.update(len(x))

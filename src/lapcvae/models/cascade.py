@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from lapcvae.models.gaussian import DiagonalGaussian, kl_divergence
 from lapcvae.models.level import Coarser, LevelCVAE
+from lapcvae.models.noise import Noise
+from lapcvae.models.pixelcnn import MIXTURES
 from lapcvae.pyramid.filters import PyramidKind, expand, reduce
 from lapcvae.pyramid.laplacian import gaussian_pyramid
 
@@ -55,7 +57,7 @@ def run_level(
     x: Tensor,
     coarser: Coarser | None,
     kind: PyramidKind,
-    generator: torch.Generator | None,
+    generator: Noise | None,
 ) -> LevelPass:
     """Encode and decode x_k (B 3 S S) given level k+1; z_k is the posterior mean where `generator` is None."""
     if generator is not None and level.settings.prior == "ancestral":
@@ -75,7 +77,7 @@ def run_level(
     return LevelPass(target, mean, condition, rebuilt, posterior, prior, z, level.error(target, mean))
 
 
-def _drawn(coarser: Coarser | None, generator: torch.Generator) -> Coarser | None:
+def _drawn(coarser: Coarser | None, generator: Noise) -> Coarser | None:
     """Level k+1 with a sample of its posterior in place of the posterior, where it comes with one."""
     if coarser is None or coarser.z is None or coarser.z_log_std is None:
         return coarser
@@ -127,7 +129,8 @@ class Cascade(nn.Module):
         keep: Mapping[int, Tensor] | None = None,
         paint: Mapping[int, Tensor] | None = None,
     ) -> Draw:
-        """`count` faces drawn from the prior, decoder means all the way; with `keep`, partial sampling.
+        """`count` faces drawn from the prior, decoder means all the way (but for a PixelCNN, whose pixels are drawn);
+        with `keep`, partial sampling.
 
         temperature scales the prior's standard deviation, at the levels below K by `finer_temperature` where that is
         given: low values there keep the drawn face and calm its detail.
@@ -159,6 +162,8 @@ class Cascade(nn.Module):
             condition = None if coarser is None else expand(coarser.image, self.kind)
             mean = level.decode(z, condition)
             rebuilt = mean if condition is None else condition + mean
+            if level.pixels is not None and k not in keep:
+                mean = rebuilt = level.pixels.sample(mean, _pixel_noise([row[k - 1] for row in seeds], mean))
             if k in paint:
                 painted = _given(paint[k], rebuilt, f"paint[{k}]")
                 mean, rebuilt = mean + (painted - rebuilt), painted
@@ -176,6 +181,13 @@ def latents(passes: list[LevelPass]) -> dict[int, Tensor]:
 def _noise(seeds: list[int], like: Tensor) -> Tensor:
     """Standard normal noise in the shape of `like`, one seed a row, the same on every device."""
     rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(like)
+
+
+def _pixel_noise(seeds: list[int], like: Tensor) -> Tensor:
+    """Uniform noise for a PixelCNN's pixels, one seed a row, other than the latents'."""
+    shape = (*like.shape[-2:], MIXTURES + 3)
+    rows = [torch.rand(shape, generator=torch.Generator().manual_seed(seed + 2**62)) for seed in seeds]
     return torch.stack(rows).to(like)
 
 

@@ -26,7 +26,9 @@ from lapcvae.models.blocks import (
     reachable_grid,
 )
 from lapcvae.models.gaussian import DiagonalGaussian
+from lapcvae.models.pixelcnn import PixelCNN
 from lapcvae.models.prior import LatentFeatures
+from lapcvae.models.published import GRID, PublishedRenderer, PublishedTrunk
 from lapcvae.models.settings import ModelSettings
 from lapcvae.pyramid import haar
 from lapcvae.pyramid.filters import PyramidKind, expand
@@ -101,12 +103,17 @@ class LevelCVAE(nn.Module):
         channels = 3 if coarsest else 6
 
         self.encoder = _trunk(s, channels, side, grid)
-        self.to_posterior = _to_latent(spatial, self.encoder.out_channels, grid, s.latent_size)
-        features = s.width if s.network == "residual" else self.encoder.out_channels
+        seen = 1 if s.network == "published" else grid
+        self.to_posterior = _to_latent(spatial, self.encoder.out_channels, seen, s.latent_size)
+        features = {"residual": s.width, "published": 256}.get(s.network, self.encoder.out_channels)
         self.from_latent = _from_latent(spatial, s.latent_size, features, grid)
         self.renderer: nn.Module
         if s.network == "residual":
             self.renderer = ResidualRenderer(side, grid, s.width, s.blocks, not coarsest)
+        elif s.network == "published":
+            if not coarsest:
+                raise ValueError("`network: published` is a plain VAE of whole images: for `baselines` only")
+            self.renderer = PublishedRenderer(side)
         else:
             self.renderer = PlainRenderer(side, grid, features, s.width, not coarsest)
         self._add_prior("standard" if coarsest else s.prior, grid, coarser_latents)
@@ -114,22 +121,25 @@ class LevelCVAE(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(start))
         # Not a parameter where sigma is the optimum of each batch; set from the training split at the end.
         self.log_sigma.requires_grad_(s.sigma == "learned")
+        if s.likelihood == "pixelcnn" and not coarsest:
+            raise ValueError("`likelihood: pixelcnn` is for the coarsest level: finer ones have too many pixels")
+        self.pixels = PixelCNN(s.width) if s.likelihood == "pixelcnn" else None
 
     def _add_prior(self, prior: str, grid: int, coarser_latents: tuple[int, ...]) -> None:
         """M_k, small on purpose: it only has to carry coarse structure over."""
         s, side = self.settings, self.side
         spatial = s.latent == "spatial"
-        self.prior_trunk: PlainTrunk | ResidualTrunk | None = None
+        self.prior_trunk: nn.Module | None = None
         self.prior_latent: LatentFeatures | None = None
         if prior in ("latent", "ancestral") and not coarser_latents:
             raise ValueError(f"`prior: {prior}` needs to know the latents of the coarser level")
         if prior == "decoder_stats":
             grid = _grid(s, side // 2, min(grid, side // 4))
-            self.prior_trunk = _trunk(s, 4, side // 2, grid)
-            features = self.prior_trunk.out_channels
+            trunk = _trunk(s, 4, side // 2, grid)
+            self.prior_trunk, features = trunk, trunk.out_channels
         elif prior == "ancestral":
-            self.prior_trunk = _trunk(s, 3, side, grid)
-            features = self.prior_trunk.out_channels
+            trunk = _trunk(s, 3, side, grid)
+            self.prior_trunk, features = trunk, trunk.out_channels
             self.prior_latent = LatentFeatures(coarser_latents, 1, features, grid)
         elif prior == "latent":
             features = s.width
@@ -189,10 +199,14 @@ class LevelCVAE(nn.Module):
 
 def _grid(s: ModelSettings, side: int, largest: int) -> int:
     """Side of the feature map that latents stand on: at most `largest`, where halving leads there."""
+    if s.network == "published":
+        return GRID
     return reachable_grid(side // patch_of(side) if s.network == "residual" else side, largest)
 
 
-def _trunk(s: ModelSettings, channels: int, side: int, grid: int) -> PlainTrunk | ResidualTrunk:
+def _trunk(s: ModelSettings, channels: int, side: int, grid: int) -> PlainTrunk | ResidualTrunk | PublishedTrunk:
+    if s.network == "published":
+        return PublishedTrunk(side)
     if s.network == "residual":
         return ResidualTrunk(channels, side, grid, s.width, s.blocks)
     return PlainTrunk(channels, side, grid, s.width)

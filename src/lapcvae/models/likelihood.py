@@ -1,4 +1,4 @@
-"""p_k(target | mu_k, sigma_k) of one level in nats: Gaussian or Laplace, one scale a level.
+"""p_k(target | mu_k, sigma_k) of one level in nats: Gaussian or Laplace, one scale a level, or a PixelCNN.
 
 Shapes: errors B C S S (target minus mean, in the coordinates the likelihood counts); log_sigma a scalar tensor.
 """
@@ -9,6 +9,7 @@ import math
 
 from torch import Tensor
 
+from lapcvae.models.cascade import LevelPass
 from lapcvae.models.gaussian import gaussian_nll, optimal_log_sigma
 from lapcvae.models.level import LevelCVAE
 from lapcvae.models.settings import Likelihood
@@ -21,15 +22,27 @@ def nll(error: Tensor, log_sigma: Tensor, likelihood: Likelihood) -> Tensor:
     return gaussian_nll(error.square(), log_sigma)
 
 
-def best_log_sigma(error: Tensor, likelihood: Likelihood) -> Tensor:
-    """The one log sigma under which these errors are likeliest: the root of their mean square, or their mean size."""
+def deviation(error: Tensor, likelihood: Likelihood) -> Tensor:
+    """What sigma is estimated from, in the error's shape: squares, or sizes for a Laplace density."""
+    return error.abs() if likelihood == "laplace" else error.square()
+
+
+def log_sigma_of(deviations: Tensor, likelihood: Likelihood) -> Tensor:
+    """The one log sigma under which errors of these deviations are likeliest."""
     if likelihood == "laplace":
-        return error.abs().mean().clamp_min(1e-5).log()
-    return optimal_log_sigma(error.square())
+        return deviations.mean().clamp_min(1e-5).log()
+    return optimal_log_sigma(deviations)
 
 
-def level_nll(level: LevelCVAE, error: Tensor, log_sigma: Tensor) -> Tensor:
-    """-log p_k of each image, B nats: summed over dimensions, in coordinates that the levels' sum may add up."""
-    total = nll(error, log_sigma, level.settings.likelihood).sum((1, 2, 3))
+def level_nll(level: LevelCVAE, done: LevelPass, log_sigma: Tensor) -> Tensor:
+    """-log p_k of each image, B nats: summed over dimensions, in coordinates that the levels' sum may add up.
+
+    A PixelCNN's mass of a value counts as a density that is constant over the 1/255 the value stands for.
+    """
+    numbers = done.error[0].numel()
+    if level.pixels is not None:
+        total = level.pixels.nll(done.target, done.mean) - numbers * math.log(255)
+    else:
+        total = nll(done.error, log_sigma, level.settings.likelihood).sum((1, 2, 3))
     # A density of gain * x is that of x divided by gain, for each number.
-    return total if level.scale.gain == 1 else total + error[0].numel() * math.log(level.scale.gain)
+    return total if level.scale.gain == 1 else total + numbers * math.log(level.scale.gain)

@@ -23,6 +23,12 @@ def scale_of(statistics: dict[str, Any], k: int, depth: int, kind: PyramidKind =
     return LevelScale(ZERO, float(own["band_std"]), image_mean, image_std, coarse_mean, float(coarse["band_std"]), gain)
 
 
+def half_scale() -> LevelScale:
+    """The scale that maps [0, 1] to [-1, 1], for a decoder that ends in tanh."""
+    half = (0.5, 0.5, 0.5)
+    return LevelScale(half, 0.5, half, 0.5)
+
+
 def _three(values: list[float]) -> tuple[float, float, float]:
     red, green, blue = values
     return float(red), float(green), float(blue)

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from lapcvae.config import parse
 from lapcvae.errors import ConfigError
 
-Network = Literal["plain", "residual"]
-Likelihood = Literal["gaussian", "laplace"]
+Network = Literal["plain", "residual", "published"]
+Likelihood = Literal["gaussian", "laplace", "pixelcnn"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ModelSettings:
     """One level's model. The same class describes a plain VAE: a pyramid of one level.
 
     network            `plain`: 5x5 strided convolutions with batch norm, 2017 style; `residual`: patches and residual
-                       blocks
+                       blocks; `published`: the VAE of the published table, at its size (baselines only)
     width              channels: of the first convolution (plain), of every block (residual)
     blocks             residual blocks a resolution (residual only)
     latent             `vector`: one vector an image; `spatial`: a map of `latent_grid` x `latent_grid`
@@ -34,13 +34,15 @@ class ModelSettings:
     prior              `decoder_stats`: learned from mu_{k+1}, sigma_{k+1}; `latent`: from the posterior of z_{k+1};
                        `ancestral`: from expand(x~_{k+1}) and a sampled z_{k+1}; `standard`: N(0, I)
     residual_posterior the encoder speaks in the prior's units
-    likelihood         `gaussian`, or `laplace` (sigma is then its scale b)
+    likelihood         `gaussian`; `laplace` (sigma is then its scale b); `pixelcnn`: an autoregressive density of the
+                       256 values given mu_K (coarsest level only), from which samples are drawn there
     sigma              `optimal`: the likelihood's best sigma of each batch; `learned`: a parameter; `fixed`: sigma_255
     sigma_255          the fixed sigma on the 0-255 scale (fixed only)
     condition_noise    standard deviation of noise on x~_{k+1} in training, in units of sigma_{k+1} (rebuilt only)
     kl_weight          lambda_k; 1 is the evidence bound
     kl_warmup          updates over which the weight rises from 0
     free_bits          nats a latent (vector) or channel (map) that are not paid for (Kingma et al. 2016)
+    perceptual_weight  nats a dimension added to the loss for each unit of `perceptual_mobilenetv2` from x~_k to x_k
     """
 
     network: Network = "residual"
@@ -61,17 +63,28 @@ class ModelSettings:
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0
+    perceptual_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "latent_size", "latent_grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1")
-        for name in ("condition_noise", "true_noise", "kl_weight", "kl_warmup", "free_bits", "sigma_255"):
+        for name in (
+            "condition_noise",
+            "true_noise",
+            "kl_weight",
+            "kl_warmup",
+            "free_bits",
+            "sigma_255",
+            "perceptual_weight",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative")
         for name, value, number in (("sigma", "fixed", "sigma_255"), ("condition", "noisy_true", "true_noise")):
             if (getattr(self, name) == value) != (getattr(self, number) > 0):
                 raise ValueError(f"`{number}` above 0 and `{name}: {value}` go together: give both or neither")
+        if self.network == "published" and self.latent != "vector":
+            raise ValueError("`network: published` has `latent: vector`")
         if self.condition != "rebuilt" and self.condition_noise:
             raise ValueError(
                 "`condition_noise` goes with `condition: rebuilt`; for a true image: `noisy_true`, `true_noise`"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lapcvae.config import parse
 from lapcvae.errors import ConfigError, ModelError
@@ -50,8 +50,9 @@ class Description:
 def save_level(level: LevelCVAE, description: Description, folder: Path) -> None:
     """Write weights and description, each whole or not at all. Raises `StorageError`."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in level.state_dict().items()}
+    data = save(tensors)  # in memory, so that a full disk is an error of the file system's and not of the format's
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(data)
     write_json(folder / DESCRIPTION, dataclasses.asdict(description))
 
 
@@ -77,6 +78,12 @@ def load_level(folder: Path) -> tuple[LevelCVAE, Description]:
     """
     description = read_description(folder)
     level = description.build()
+    load_weights(level, folder)
+    return level.eval(), description
+
+
+def load_weights(level: LevelCVAE, folder: Path) -> None:
+    """Put the weights in `folder` into a level of the same shapes. Raises `ModelError` as `load_level` does."""
     path = folder / WEIGHTS
     try:
         tensors = load_file(path)
@@ -96,7 +103,6 @@ def load_level(folder: Path) -> tuple[LevelCVAE, Description]:
         if not torch.isfinite(value).all():
             raise ModelError(f"{path}: `{name}` holds values that are not finite; the model is damaged, train again")
     level.load_state_dict(tensors)
-    return level.eval(), description
 
 
 def load_cascade(folders: list[Path]) -> Cascade:

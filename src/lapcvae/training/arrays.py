@@ -35,19 +35,34 @@ class LevelArrays:
     posterior: np.ndarray | None = None
     latent_shape: tuple[int, ...] = ()
 
-    def gather(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Coarser | None]:
-        """(x_k, level k+1) of these rows and orientations."""
-        x = self.images.gather(rows, flips)
+    def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, ...]:
+        """Tensors of these rows and orientations as they are stored, for `unpack`."""
+        arrays = [a for a in (self.images, self.coarse_image, self.coarse_mean) if a is not None]
+        packed = tuple(tensor for array in arrays for tensor in array.pick(rows, flips))
+        if self.posterior is None:
+            return packed
+        posterior = torch.from_numpy(self.posterior[rows, flips])
+        device = self.images.device
+        # As the images are: on the device where they lie there, and otherwise ready to be copied.
+        if self.images.resident:
+            return (*packed, posterior.pin_memory().to(device, non_blocking=True))
+        return (*packed, posterior if device.type == "cpu" else posterior.pin_memory())
+
+    def unpack(self, packed: tuple[Tensor, ...]) -> tuple[Tensor, Coarser | None]:
+        """(x_k, level k+1) of what `pick` returned, once it is on the device."""
+        x = self.images.unpack(packed[:2])
         if self.coarse_image is None or self.coarse_mean is None:
             return x, None
-        coarser = Coarser(
-            self.coarse_image.gather(rows, flips), self.coarse_mean.gather(rows, flips), self.coarse_log_sigma
-        )
+        image, mean = self.coarse_image.unpack(packed[2:4]), self.coarse_mean.unpack(packed[4:6])
+        coarser = Coarser(image, mean, self.coarse_log_sigma)
         if self.posterior is None:
             return x, coarser
-        mean, log_std = torch.from_numpy(self.posterior[rows, flips]).to(x.device).unbind(1)
-        shape = (len(rows), *self.latent_shape)
-        return x, replace(coarser, z=mean.view(shape), z_log_std=log_std.view(shape))
+        z, z_log_std = packed[6].unflatten(2, self.latent_shape).unbind(1)
+        return x, replace(coarser, z=z, z_log_std=z_log_std)
+
+    def gather(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Coarser | None]:
+        """(x_k, level k+1) of these rows and orientations."""
+        return self.unpack(tuple(tensor.to(self.images.device) for tensor in self.pick(rows, flips)))
 
     def mean_log_std(self, rows: np.ndarray) -> Tensor:
         """Mean posterior log std of z_{k+1} over these rows and both orientations, in the latents' shape."""
