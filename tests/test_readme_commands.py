@@ -99,7 +99,7 @@ def _git(arguments: list[str]) -> None:
 
 
 CHECKS = {"make": _make, "dvc": _dvc, "python": _python, "git": _git}
-for tool in ("mlflow", "prefect", "pytest", "ruff", "mypy"):
+for tool in ("lapcvae", "mlflow", "prefect", "pytest", "ruff", "mypy"):
     _tool(tool)
 for shell_word in ("cd", "source", ".", "export", "mkdir", "cp", "ls"):
     CHECKS[shell_word] = lambda arguments: None
@@ -129,6 +129,9 @@ def test_pages_quote_commands() -> None:
         "prefect server satrt",
         "prefect server start --prot 4200",
         "PORT=1 make ui && make repor",
+        "lapcvae smaple models --out faces.png",
+        "lapcvae sample models --out faces.png --tmeperature 0.5",
+        "python -m pip instal torch",
     ],
 )
 def test_wrong_command_is_noticed(wrong: str) -> None:

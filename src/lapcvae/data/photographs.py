@@ -117,9 +117,9 @@ def read_index(folder: Path) -> Iterator[Entry]:
 
 def read_photograph(folder: Path, shard: int, offset: int, size: int) -> bytes:
     """The original bytes of one photograph. Raises `DataError` if the shard is shorter than the index says."""
-    path = shard_path(folder, shard)
+    path = _shard_name(str(folder), shard)
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - a Path made for every photograph costs more than reading it
         data = os.pread(_opened(path, status.st_ino, status.st_mtime_ns).handle, size, offset)
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run `dvc repro --force download`") from None
@@ -129,7 +129,12 @@ def read_photograph(folder: Path, shard: int, offset: int, size: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: Path, inode: int, changed_ns: int) -> _Shard:
+def _shard_name(folder: str, shard: int) -> str:
+    return str(shard_path(Path(folder), shard))
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str, inode: int, changed_ns: int) -> _Shard:
     """A shard, kept open: `inode` and `changed_ns` tell it from another file of the same name."""
     return _Shard(path)
 
@@ -137,7 +142,7 @@ def _opened(path: Path, inode: int, changed_ns: int) -> _Shard:
 class _Shard:
     """An open file that is closed when it falls out of the cache."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.handle = os.open(path, os.O_RDONLY)
 
     def __del__(self) -> None:
