@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lapcvae.data.batches import PackedImages
 from lapcvae.models.level import LevelCVAE
 from lapcvae.models.scale import scale_of
 from lapcvae.models.settings import ModelSettings
+from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.pyramid.laplacian import PyramidConfig
 from lapcvae.pyramid.stored import StoredPyramid, read_pyramid, write_pyramid
-from lapcvae.training.arrays import LevelArrays
+from lapcvae.training.arrays import LevelArrays, LevelData, open_arrays
 from lapcvae.training.rebuild import write_rebuilt
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Terms, Trainable
@@ -39,39 +39,43 @@ class Small:
     rows: dict[str, np.ndarray]
     training: TrainingSettings
 
+    @property
+    def kind(self) -> PyramidKind:
+        """Its filters."""
+        return self.stored.kind
+
     def level(self, k: int, **settings: object) -> LevelCVAE:
-        """An untrained level."""
+        """An untrained level; level 1 is for a level 2 of 2 x 4 x 4 latents."""
         torch.manual_seed(k)
         chosen = ModelSettings(**{"width": 16, "latent_size": 2, "latent_grid": 4, **settings})  # type: ignore[arg-type]
-        return LevelCVAE(chosen, 32 // k, k == 2, scale_of(self.stored.statistics, k, 2))
+        scale = scale_of(self.stored.statistics, k, 2, self.kind)
+        return LevelCVAE(chosen, 32 // k, k == 2, scale, self.kind, () if k == 2 else (2, 4, 4))
 
     def trainable(self, k: int, **settings: object) -> LevelTraining:
         """An untrained level on its arrays; level 1 on those of an untrained level 2."""
-        return LevelTraining(self.level(k, **settings), self.arrays(k, self.level(2) if k == 1 else None), "burt")
+        return LevelTraining(self.level(k, **settings), self.arrays(k, self.level(2) if k == 1 else None), self.kind)
+
+    def data(self, k: int, settings: ModelSettings, coarser: LevelCVAE | None = None) -> LevelData:
+        """What level k trains from; level 1 may have level 2, run and written as the pipeline does."""
+        after = self.folder / "pyramid.json"
+        if coarser is not None:
+            after = self.folder / "rebuilt"
+            after.mkdir(exist_ok=True)
+            write_rebuilt(coarser.eval(), self.arrays(2), self.kind, after)
+        return open_arrays(k, 2, settings, self.folder, after, CPU)
 
     def arrays(self, k: int, coarser: LevelCVAE | None = None) -> LevelArrays:
-        """What level k trains from; level 1 needs level 2, run and written as the pipeline does."""
-        own = PackedImages(self.folder / f"x{k}.npy", CPU)
-        if coarser is None:
-            return LevelArrays(own)
-        rebuilt = self.folder / "rebuilt"
-        rebuilt.mkdir(exist_ok=True)
-        write_rebuilt(coarser.eval(), self.arrays(2), "burt", rebuilt)
-        return LevelArrays(
-            own,
-            PackedImages(rebuilt / "image.npy", CPU),
-            PackedImages(rebuilt / "mean.npy", CPU),
-            float(coarser.log_sigma),
-        )
+        """The arrays of a level whose `condition` is `rebuilt`."""
+        return self.data(k, ModelSettings(), coarser).training
 
 
-def make_small(folder: Path) -> Small:
+def make_small(folder: Path, kind: PyramidKind = "burt") -> Small:
     """Write the pyramid into a new folder."""
     noise = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     x = torch.nn.functional.interpolate(noise, size=32, mode="bicubic").clamp(0, 1)
     images = (x * 255).byte().permute(0, 2, 3, 1).numpy()
     splits = ["train"] * 30 + ["val"] * 5 + ["test"] * 5
-    write_pyramid(images, splits, PyramidConfig(coarsest=16), folder / "pyramid")
+    write_pyramid(images, splits, PyramidConfig(kind, 16), folder / "pyramid")
     stored, rows = read_pyramid(folder / "pyramid")
     settings = TrainingSettings(
         updates=30, batch=8, log_interval=10, warmup_updates=5, precision="fp32", learning_rate=3e-3

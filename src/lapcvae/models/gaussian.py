@@ -46,6 +46,10 @@ class DiagonalGaussian:
     def sample(self, generator: Noise | None = None, temperature: float = 1.0) -> Tensor:
         """A reparameterised sample; `temperature` scales the standard deviation (0 gives the mean)."""
         noise = standard_normal(self.mean.shape, generator, self.mean.device, self.mean.dtype)
+        return self.at(noise, temperature)
+
+    def at(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """The value that standard normal `noise`, in the latents' shape, stands for."""
         return self.mean + temperature * self.log_std.exp() * noise
 
 

@@ -27,7 +27,7 @@ class Description:
     """All that is needed to build a level before its weights are read.
 
     level, depth: k and K. side: of x_k in pixels. pyramid: the filters. settings: resolved. scale: what it normalises
-    with.
+    with. coarser_latents: shape of z_{k+1} where the prior network reads it.
     """
 
     level: int
@@ -36,10 +36,15 @@ class Description:
     pyramid: PyramidKind
     settings: ModelSettings
     scale: LevelScale
+    coarser_latents: tuple[int, ...] = ()
 
     def build(self) -> LevelCVAE:
-        """A new, untrained level."""
-        return LevelCVAE(self.settings, self.side, self.level == self.depth, self.scale)
+        """A new, untrained level. Raises `ConfigError` for settings that a level of this kind cannot have."""
+        coarsest = self.level == self.depth
+        try:
+            return LevelCVAE(self.settings, self.side, coarsest, self.scale, self.pyramid, self.coarser_latents)
+        except ValueError as error:
+            raise ConfigError(f"level {self.level} of {self.depth}, {self.side} px: {error}") from None
 
 
 def save_level(level: LevelCVAE, description: Description, folder: Path) -> None:

@@ -12,13 +12,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from lapcvae.models.cascade import run_level
+from lapcvae.models.gaussian import gaussian_nll
 from lapcvae.models.level import LevelCVAE
+from lapcvae.models.mobilenet import load_mobilenet
 from lapcvae.models.noise import Drawn
+from lapcvae.models.perceptual import METRIC, perceptual_distance
 from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import batch_log_sigma, noisy, terms
 
 Terms = dict[str, Tensor]
+
+# Beside a PixelCNN's own likelihood, the picture mu_K it is given is held to x_K as a Gaussian's mean with this weight:
+# x~_K is then the face that z_K means, and z_K is not ignored for what neighbouring pixels tell already.
+MEAN_WEIGHT = 0.1
 
 
 class Trainable(nn.Module):
@@ -73,12 +80,17 @@ class LevelTraining(Trainable):
     def __init__(self, level: LevelCVAE, arrays: LevelArrays, kind: PyramidKind) -> None:
         super().__init__()
         self.level, self.arrays, self.kind = level, arrays, kind
-        self._noisy = level.settings.condition_noise > 0 and arrays.coarse_image is not None
+        s, finer = level.settings, arrays.coarse_image is not None
+        self._noisy = finer and (s.condition_noise > 0 or s.true_noise > 0)
+        # Not a part of the module: its weights are neither trained nor checkpointed nor averaged.
+        self._features = (load_mobilenet().to(arrays.images.device),) if s.perceptual_weight else ()
+        self._coarser_latents = [arrays.latent_shape] if finer and s.prior == "ancestral" else []
 
     def noise_shapes(self) -> list[tuple[int, ...]]:
-        """Noise on the coarser image in training where that is asked for, then the latents'."""
+        """Noise on the coarser image in training where that is asked for, of z_{k+1} where it is read, then z_k's."""
         half = self.level.side // 2
-        return [(3, half, half)] * (self._noisy and self.training) + [self.level.latent_shape]
+        noise = [(3, half, half)] * (self._noisy and self.training)
+        return [*noise, *self._coarser_latents, self.level.latent_shape]
 
     def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, ...]:
         """x_k, and where there is one level k+1's image and mean, as they are stored."""
@@ -89,10 +101,17 @@ class LevelTraining(Trainable):
         x, coarser = self.arrays.unpack(packed)
         drawn = Drawn(noise)
         if self.training:
-            coarser = noisy(coarser, self.level.settings.condition_noise, drawn)
+            coarser = noisy(coarser, self.level.settings, drawn)
         done = run_level(self.level, x, coarser, self.kind, drawn)
         rate, paid, distortion = terms(self.level, done)
+        further: Terms = {}
+        for network in self._features:
+            further[METRIC] = perceptual_distance(network, x, done.rebuilt).mean()
+        if self.level.pixels is not None:
+            sigma = batch_log_sigma(self.level, done)
+            further["_mean_nats"] = gaussian_nll(done.error.square(), sigma).sum((1, 2, 3)).mean()
         return {
+            **further,
             "rate_nats": rate,
             "distortion_nats": distortion,
             "log_sigma": batch_log_sigma(self.level, done),
@@ -104,8 +123,13 @@ class LevelTraining(Trainable):
         """Distortion and the weighted rate, a target dimension: one learning rate and clipping norm suit every size."""
         settings = self.level.settings
         warm = min(1.0, (update + 1) / settings.kl_warmup) if settings.kl_warmup else 1.0
-        paid = batch_terms["_paid_nats"]
-        return {"model": (batch_terms["distortion_nats"] + warm * settings.kl_weight * paid) / self.dimensions()}
+        loss = batch_terms["distortion_nats"] + warm * settings.kl_weight * batch_terms["_paid_nats"]
+        if "_mean_nats" in batch_terms:
+            loss = loss + MEAN_WEIGHT * batch_terms["_mean_nats"]
+        loss = loss / self.dimensions()
+        if METRIC in batch_terms:
+            loss = loss + settings.perceptual_weight * batch_terms[METRIC]
+        return {"model": loss}
 
     def dimensions(self) -> int:
         """3 S S."""
