@@ -82,7 +82,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
             save_level(model, description, folder)
             write_json(folder / "metrics.json", {k: v for k, v in result.curve[-1].items() if np.isfinite(v)})
             write_text(folder / "curve.csv", _csv(result.curve))
-            write_json(folder / "run.json", _record(run.run_id, inputs, result))
+            write_json(folder / "run.json", _record(run.record_id, inputs, result))
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (

@@ -14,10 +14,14 @@ from lapcvae.data.prepare import prepare as prepare_photographs
 from lapcvae.data.summary import accept
 from lapcvae.errors import LapcvaeError
 from lapcvae.io.atomic import write_json
+from lapcvae.registry.commands import app as registry_commands
 
 Identity = Literal["folder", "none"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+app.registered_commands.extend(registry_commands.registered_commands)
 
 
 @app.callback()

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lapcvae.errors import LapcvaeError, RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -93,3 +97,23 @@ def _make(database: Path) -> None:
             aside.unlink(missing_ok=True)
             MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
             aside.replace(database)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn whatever MLflow raises into a `RegistryError` that says where its store is."""
+    try:
+        yield
+    except LapcvaeError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        raise RegistryError(
+            f"MLflow's registry at {tracking_uri()} could not do it: {reason}. The models under models/ are whole; "
+            "once MLflow is back, run the same command again"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
