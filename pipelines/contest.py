@@ -14,6 +14,7 @@ import torch
 
 from lapcvae.config import load
 from lapcvae.data.batches import PackedImages
+from lapcvae.errors import DataError
 from lapcvae.evaluation import drift, sheets, trial
 from lapcvae.evaluation.evaluate import EvaluationConfig
 from lapcvae.evaluation.frozen import FROZEN, FrozenTest, freeze, read_frozen
@@ -64,17 +65,14 @@ def hold(extra: list[Path] | None = None) -> Contest:
     tracked, config, seed = tracking.read_config(), load(GateConfig, "gate"), load(int, "seed")
     now = promotion.standing(tracked.model)
     assert now.current is not None
-    if now.champion is None and now.previous is None and not FROZEN.exists():
-        freeze(MANIFEST)
-    test = read_frozen(MANIFEST)
+    test = _test_set(tracked.model)
     against = now.champion if now.champion != now.current else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     photographs = PackedImages(PYRAMID / "x1.npy", device)
     stored, rows = read_pyramid(PYRAMID)
     with tempfile.TemporaryDirectory() as scratch:
-        contenders: dict[str, Cascade] = {
-            "challenger": load_cascade(models.fetch(tracked.model, str(now.current), Path(scratch, "new")))
-        }
+        folders = models.fetch(tracked.model, str(now.current), Path(scratch, "new"))
+        contenders: dict[str, Cascade] = {"challenger": load_cascade(folders)}
         if against is not None:
             contenders["champion"] = load_cascade(models.fetch(tracked.model, str(against), Path(scratch, "old")))
     for model in contenders.values():
@@ -94,7 +92,7 @@ def hold(extra: list[Path] | None = None) -> Contest:
     text = card.card(
         tracked.model, now.current, against, verdict, promotion.tags_of(tracked.model, now.current), counts
     )
-    pair = {name: contenders[name] for name in ("champion", "challenger") if name in contenders}
+    pair = dict(sorted(contenders.items(), key=lambda item: item[0] == "challenger"))  # the champion first
     pictures = {"photograph_then_" + "_then_".join(pair): sheets.comparison(pair, photographs, test.rows)}
     _record(verdict, now.current, against, trials, test, text, pictures, stored.data_digest, extra or [])
     columns = drift.describe(
@@ -118,6 +116,22 @@ def hold(extra: list[Path] | None = None) -> Contest:
         text,
     )
     return Contest(verdict, now.current, against, after, text, pictures)
+
+
+def _test_set(name: str) -> FrozenTest:
+    """The frozen test set; frozen now where this model never had one. The registry holds its digest."""
+    agreed = promotion.frozen_test(name)
+    if not agreed and not FROZEN.exists():
+        freeze(MANIFEST)
+    test = read_frozen(MANIFEST)
+    if agreed and agreed != test.digest:
+        raise DataError(
+            f"{FROZEN}: not the test set that {name}'s versions were measured on (SHA-256 {agreed}); bring it back from "
+            "git, or from the artifacts of a gate's run in MLflow"
+        )
+    if not agreed:
+        promotion.agree_on_test(name, test.digest)
+    return test
 
 
 def _record(

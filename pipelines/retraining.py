@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from lapcvae.config import load, read_params
 from lapcvae.data import inbox
@@ -28,7 +29,7 @@ from lapcvae.data.taken import batches
 from lapcvae.errors import PipelineError, RegistryError
 from lapcvae.evaluation import drift
 from lapcvae.evaluation.drift import Drift, DriftConfig
-from lapcvae.io.atomic import read_json, write_json
+from lapcvae.io.atomic import atomic_folder, read_json, write_json
 from lapcvae.io.process import is_alive, own_name
 from lapcvae.models.storage import load_cascade
 from lapcvae.pyramid.stored import read_pyramid
@@ -37,7 +38,7 @@ from pipelines import contest, dvc_runner, dvc_state
 from pipelines.contest import Contest
 
 SCRATCH = Path(".cache/retrain")
-PARAMS, RECORD = Path("params.yaml"), Path("reports/retraining.json")
+PARAMS, RECORD, PICTURES = Path("params.yaml"), Path("reports/retraining.json"), Path("reports/gate")
 _USERS_MISTAKE = 2
 DATA_STAGES = ("download", "landmarks", "align", "validate")
 
@@ -340,6 +341,9 @@ def _gate(outcome: Outcome, tell: Say) -> None:
 
 def _finish(outcome: Outcome) -> None:
     """Leave the record of this run, and add it to the list of all."""
+    with atomic_folder(PICTURES) as folder:
+        for name, picture in (outcome.contest.pictures if outcome.contest else {}).items():
+            Image.fromarray(picture).save(folder / f"{name}.png")
     write_json(RECORD, outcome.as_dict())
     with (SCRATCH / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(outcome.as_dict(), sort_keys=True) + "\n")

@@ -103,7 +103,7 @@ def _features(images: np.ndarray, model: Cascade) -> np.ndarray:
     for start in range(0, len(images), _BATCH):
         x = torch.from_numpy(np.array(images[start : start + _BATCH])).to(device).permute(0, 3, 1, 2).float() / 255
         smallest = gaussian_pyramid(x, model.depth, model.kind)[-1]
-        posterior = coarsest.encode(smallest, smallest, coarsest.prior(None, len(x)))
+        posterior = coarsest.encode(smallest, None, coarsest.prior(None, len(x)))
         parts.append(posterior.mean.flatten(1).double().cpu().numpy())
     return np.concatenate(parts)
 

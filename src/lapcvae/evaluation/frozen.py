@@ -72,6 +72,6 @@ def read_frozen(manifest: Path, path: Path = FROZEN) -> FrozenTest:
             continue
         raise DataError(
             f"{path}: {entry['name']} {what}. The test set must not change: take the change of data or parameters "
-            f"back, or begin anew without a champion (delete {path} and the champion's alias)"
+            f"back, or begin anew: delete {path} and name another model in `tracking.model`"
         )
     return FrozenTest(np.array(rows, dtype=np.int64), [entry["group"] for entry in wanted], sha256_file(path))

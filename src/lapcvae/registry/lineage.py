@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from lapcvae.errors import RegistryError
-from lapcvae.registry import spool
 from lapcvae.registry.store import open_client, told, tracking_uri
 
 _DATA_STAGES = ("download", "landmarks", "align", "pyramid")
@@ -68,7 +67,7 @@ def trace(name: str, version_or_alias: str) -> Lineage:
             found = client.get_model_version_by_alias(name, version_or_alias)
         tags = dict(found.tags)
         run_id = str(found.run_id)
-        run = client.get_run(run_id)
+        made = client.get_run(run_id)
         digest = tags.get("data_digest", "")
         siblings = tuple(v for v in made_of(name, digest) if v != int(found.version)) if digest else ()
         registered = client.get_registered_model(name)
@@ -81,19 +80,19 @@ def trace(name: str, version_or_alias: str) -> Lineage:
             git_dirty=tags.get("git_dirty") == "true",
             data_digest=digest,
             params_digest=tags.get("params_digest", ""),
-            report=f"{run.info.artifact_uri}/reports/index.html",
+            report=f"{made.info.artifact_uri}/reports/index.html",
             runs={
                 key.removeprefix("run."): spool.resolve(v) for key, v in sorted(tags.items()) if key.startswith("run.")
             },
             tags=tags,
             data=_data(run_id),
-            parameters=dict(run.data.params),
+            parameters=dict(made.data.params),
             siblings=siblings,
         )
 
 
 def made_of(name: str, data_digest: str) -> list[int]:
-    """The versions made of a data set, by its digest or the start of it; raises `RegistryError` where MLflow is away."""
+    """The versions made of a data set, by its digest or its start. Raises `RegistryError` as `trace`."""
     if not data_digest or not all(c in "0123456789abcdef" for c in data_digest):
         raise RegistryError(
             f"`{data_digest}` is not a data digest; `lapcvae trace` and data/pyramid/pyramid.json show them"

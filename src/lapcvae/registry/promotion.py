@@ -20,7 +20,8 @@ from lapcvae.registry.store import open_client, told
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_MOVING, _PREDECESSOR, ROLLED_BACK, VERDICT = "moving", "predecessor", "rolled_back", "gate"
+_MOVING, _PREDECESSOR, _FROZEN = "moving", "predecessor", "frozen_test"
+ROLLED_BACK, VERDICT = "rolled_back", "gate"
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,18 @@ def note_verdict(name: str, version: int, tags: dict[str, str], card: str) -> No
         for key, value in tags.items():
             client.set_model_version_tag(name, str(version), key, value)
         client.update_model_version(name, str(version), card)
+
+
+def frozen_test(name: str) -> str:
+    """The digest of the test set that this model's versions are measured on, "" before the first gate."""
+    with told():
+        return str(open_client().get_registered_model(name).tags.get(_FROZEN, ""))
+
+
+def agree_on_test(name: str, digest: str) -> None:
+    """Fix the test set of this model."""
+    with told():
+        open_client().set_registered_model_tag(name, _FROZEN, digest)
 
 
 def tags_of(name: str, version: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # as of `mlflow server`; for a database that is written without a server
 
 
 def project_top() -> Path:
@@ -59,9 +60,11 @@ def open_experiment(client: MlflowClient, name: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        # A server decides itself where artifacts go; without one they go to the project's own folder.
-        database = _local(tracking_uri())
+        # A server decides itself where artifacts go; without one they go to the project's own folder, or where the
+        # environment says.
+        database, place = _local(tracking_uri()), os.environ.get(ARTIFACT_ROOT, "")
         location = str(database.parent / ARTIFACTS / name) if database else None
+        location = f"{place.rstrip('/')}/{name}" if place else location
         try:
             return str(client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
         except MlflowException as error:
