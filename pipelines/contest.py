@@ -126,8 +126,8 @@ def _test_set(name: str) -> FrozenTest:
     test = read_frozen(MANIFEST)
     if agreed and agreed != test.digest:
         raise DataError(
-            f"{FROZEN}: not the test set that {name}'s versions were measured on (SHA-256 {agreed}); bring it back from "
-            "git, or from the artifacts of a gate's run in MLflow"
+            f"{FROZEN}: not the test set that {name}'s versions were measured on (SHA-256 {agreed}); bring it back "
+            "from git, or from the artifacts of a gate's run in MLflow"
         )
     if not agreed:
         promotion.agree_on_test(name, test.digest)

@@ -2,7 +2,7 @@
 
     python -m pipelines.weeks
 
-It works in a copy of the project with a registry, an inbox and a data set of its own; nothing here changes but the page.
+It works in a copy of the project with a registry, an inbox and a data set of its own; here only the page is written.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -200,7 +201,7 @@ def checks(steps: list[Step]) -> list[tuple[str, bool]]:
         ("The bad batch left the data set as it was, to the byte", steps[bad].data == steps[bad - 1].data),
         ("The bad batch left the champion where it was", steps[bad].champion == steps[bad - 1].champion),
     ]
-    for before, step in zip(steps, steps[1:], strict=False):
+    for before, step in itertools.pairwise(steps):
         if step.gate_word:
             wanted = (
                 step.champion != before.champion if step.gate_word == "promoted" else step.champion == before.champion

@@ -81,9 +81,7 @@ def trace(name: str, version_or_alias: str) -> Lineage:
             data_digest=digest,
             params_digest=tags.get("params_digest", ""),
             report=f"{made.info.artifact_uri}/reports/index.html",
-            runs={
-                key.removeprefix("run."): spool.resolve(v) for key, v in sorted(tags.items()) if key.startswith("run.")
-            },
+            runs={key.removeprefix("run."): run for key, run in sorted(tags.items()) if key.startswith("run.")},
             tags=tags,
             data=_data(run_id),
             parameters=dict(made.data.params),
