@@ -96,7 +96,7 @@ def _git(arguments: list[str]) -> None:
 
 
 CHECKS = {"make": _make, "dvc": _dvc, "python": _python, "git": _git}
-for tool in ("mlflow", "prefect", "pytest", "ruff", "mypy"):
+for tool in ("lapcvae", "mlflow", "prefect", "pytest", "ruff", "mypy"):
     _tool(tool)
 for shell_word in ("cd", "source", ".", "export", "mkdir", "cp", "ls"):
     CHECKS[shell_word] = lambda arguments: None
