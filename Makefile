@@ -35,7 +35,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro flow test lint format ui ui-flow clean
+.PHONY: help setup repro flow retrain schedule weeks test lint format ui ui-flow clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -69,6 +69,15 @@ flow: setup ## the same as a Prefect flow, a task a stage, with retries; on the 
 	up="import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('$$api/health', timeout=2)"; \
 	if [ -z "$${PREFECT_API_URL:-}" ] && python -c "$$up" 2>/dev/null; then export PREFECT_API_URL=$$api; fi; \
 	python -m pipelines.flows.run
+
+retrain: setup ## one retraining now: the inbox, what changed, the gate
+	python -m pipelines.flows.retrain
+
+schedule: setup ## Prefect server, pool, worker and the retraining schedule on this machine; stop with Ctrl-C
+	python -m pipelines.flows.schedule --port $(PREFECT_PORT)
+
+weeks: setup ## play three weeks of retraining in minutes; ends in reports/three_weeks.html
+	python -m pipelines.weeks
 
 test: setup lint ## lint, check types, run every test
 	pytest

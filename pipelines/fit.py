@@ -111,7 +111,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
                 write_rebuilt(model, data.composed, stored.kind, folder, composed=not data.apart)
         with atomic_folder(Path("models", name)) as folder:
             save_level(model, description, folder)
-            write_records(folder, result, run.run_id, inputs)
+            write_records(folder, result, run.record_id, inputs)
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (

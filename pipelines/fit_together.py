@@ -80,7 +80,7 @@ def fit_together(name: str, key: str) -> str:
         with atomic_folder(MODELS / name) as folder:
             for k, greedy in enumerate(folders, 1):
                 save_level(cascade.level(k), read_description(greedy), folder / f"levels/level{k}")
-            write_records(folder, result, run.run_id, inputs)
+            write_records(folder, result, run.record_id, inputs)
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from lapcvae.errors import LapcvaeError
+from pipelines import lifeline
 
 PROCESSES = "LAPCVAE_PROCESSES"
 
@@ -35,6 +36,7 @@ def run_stage(name: str, work: Callable[[], str]) -> None:
 
     Exit code 2 for what the user can mend (parameters, data, disk), 1 for what is ours.
     """
+    lifeline.watch()
     start = time.monotonic()
     try:
         summary = work()

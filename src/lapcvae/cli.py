@@ -16,11 +16,15 @@ from lapcvae.editing import commands as editing
 from lapcvae.errors import LapcvaeError
 from lapcvae.evaluation import commands as evaluation
 from lapcvae.io.atomic import write_json
+from lapcvae.registry.commands import app as registry_commands
 from lapcvae.registry.located import located
 
 Identity = Literal["folder", "none"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+app.registered_commands.extend(registry_commands.registered_commands)
 
 
 @app.callback()
