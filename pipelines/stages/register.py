@@ -4,17 +4,20 @@ metrics and report. What it did is left in reports/registered.json.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from lapcvae.config import PARAMS_FILE, read_params
 from lapcvae.errors import ConfigError, RegistryError
 from lapcvae.io.atomic import read_json, write_json
-from lapcvae.registry import models, tracking
+from lapcvae.registry import models, spool, tracking
 from lapcvae.registry.source import flatten, git_tags
 from lapcvae.registry.store import tracking_uri
 from pipelines.stage import run_stage
 
+# With the lock, DVC brings back every file that the model was made from and with.
+SOURCES = [Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")]
 MODELS, PYRAMID, REPORTS = Path("models"), Path("data/pyramid/pyramid.json"), Path("reports")
 
 
@@ -27,8 +30,9 @@ def work() -> str:
         raise ConfigError(f"{PARAMS_FILE}: `tracking.primary_metric`: {config.primary_metric} is not in metrics.json")
     data_digest = read_json(PYRAMID)["data_digest"]
     levels = [MODELS / f"level{k}" for k in range(1, read_json(MODELS / "level1/model.json")["depth"] + 1)]
-    trained = [*reversed(levels), *(MODELS / name for name in params["baselines"])]
-    made_by = {folder.name: read_json(folder / "run.json")["mlflow_run_id"] for folder in trained}
+    trained = [*reversed(levels), *(MODELS / name for name in (*params["baselines"], *params["end_to_end"]))]
+    spool.deliver()
+    made_by = {folder.name: spool.resolve(read_json(folder / "run.json")["mlflow_run_id"]) for folder in trained}
     run_id = tracking.finish_pipeline(
         metrics, [REPORTS / "metrics.json", REPORTS / "index.html"], made_by, data_digest=data_digest
     )
@@ -41,7 +45,8 @@ def work() -> str:
         "primary_value": f"{numbers[config.primary_metric]:.6g}",
         **{f"run.{name}": run for name, run in made_by.items()},
     }
-    registered = models.register(config.model, levels, run_id, tags)
+    tracking.keep_sources(run_id, SOURCES)
+    registered = models.register(config.model, levels, run_id, tags, crown_first=not os.environ.get(tracking.GATED))
     write_json(
         REPORTS / "registered.json",
         {"name": registered.name, "version": registered.version, "run_id": registered.run_id},

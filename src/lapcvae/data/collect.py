@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from lapcvae.data.names import is_system
 from lapcvae.data.photographs import PhotographWriter
 from lapcvae.data.sources import Item, SourceConfig, open_source
+from lapcvae.data.taken import taken_items
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import DamagedMember, Member
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.progress import progress
 
 
-def collect(config: SourceConfig, out: Path) -> tuple[int, int]:
+def collect(config: SourceConfig, out: Path, taken: Path | None = None) -> tuple[int, int]:
     """Pack the source into `out` (see `data.photographs`); returns how many were stored and how many refused.
+
+    `taken`: folder of batches taken in from the inbox, packed after the source.
 
     Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
     """
     with atomic_folder(out) as folder:
         with PhotographWriter(folder) as writer, progress(label="download", unit=" photographs") as bar:
-            for item in open_source(config):
+            extra = taken_items(taken, config.identity, config.limits) if taken else ()
+            for item in itertools.chain(open_source(config), extra):
                 if item.member.kind != "folder":
                     _take(item, config, writer)
                     bar.update()

@@ -10,22 +10,20 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lapcvae.errors import LapcvaeError, RegistryError
+from lapcvae.errors import RegistryError
 from lapcvae.io.atomic import sha256_file
-from lapcvae.registry.store import open_client, tracking_uri
+from lapcvae.registry.store import open_client, told, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FILES = ("weights.safetensors", "model.json")
 # What the last pipeline run made (MLflow keeps the name "latest" for the highest number), and what people load.
-CURRENT, CHAMPION = "current", "champion"
+CURRENT, CHAMPION, PREVIOUS = "current", "champion", "previous"
 _FOLDER = "pyramid"  # among the run's artifacts
 
 
@@ -39,20 +37,25 @@ class Registered:
     is_new: bool
 
 
+class DamagedVersionError(RegistryError):
+    """A version is in the registry, but its files are not what was registered. Another version may be whole."""
+
+
 def digest(levels: list[Path]) -> str:
     """SHA-256 of the files of a pyramid's level folders, finest first: equal for equal models, whatever made them."""
     parts = [[f"level{k}", name, sha256_file(folder / name)] for k, folder in enumerate(levels, 1) for name in FILES]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def register(name: str, levels: list[Path], run_id: str, tags: dict[str, str]) -> Registered:
+def register(name: str, levels: list[Path], run_id: str, tags: dict[str, str], crown_first: bool = True) -> Registered:
     """Make the pyramid in the folders `levels` (finest first) a version of the model `name`, and alias it `current`.
 
     `run_id` is the pipeline run that keeps the files; `tags` go on a new version. A pyramid that is a version already
-    only gets the alias back. The first version ever also becomes `champion`; afterwards that alias is not touched
-    here. Safe to repeat after an interruption. Raises `RegistryError` where MLflow cannot be reached.
+    only gets the alias back. With `crown_first` a model without a champion gets this one; a champion that is there is
+    never touched here: replacing it is for the gate (see `registry.promotion`). Safe to repeat after an interruption.
+    Raises `RegistryError` where MLflow cannot be reached.
     """
-    with _told():
+    with told():
         client = open_client()
         fingerprint = digest(levels)
         _make_model(client, name)
@@ -65,7 +68,7 @@ def register(name: str, levels: list[Path], run_id: str, tags: dict[str, str]) -
             source = f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
             found = client.create_model_version(name, source, run_id, tags | {"weights_digest": fingerprint})
         client.set_registered_model_alias(name, CURRENT, str(found.version))
-        if CHAMPION not in client.get_registered_model(name).aliases:
+        if crown_first and CHAMPION not in client.get_registered_model(name).aliases:
             client.set_registered_model_alias(name, CHAMPION, str(found.version))
     return Registered(name, int(found.version), str(found.run_id), is_new=not versions)
 
@@ -76,7 +79,7 @@ def fetch(name: str, alias_or_version: str, folder: Path) -> list[Path]:
     `alias_or_version` is such as "champion", "current" or "3". Raises `RegistryError` where there is no such version,
     its files are gone, or MLflow cannot be reached.
     """
-    with _told():
+    with told():
         from mlflow.artifacts import download_artifacts
 
         client = open_client()
@@ -85,11 +88,32 @@ def fetch(name: str, alias_or_version: str, folder: Path) -> list[Path]:
         else:
             version = client.get_model_version_by_alias(name, alias_or_version)
         folder.mkdir(parents=True, exist_ok=True)
-        download_artifacts(artifact_uri=version.source, dst_path=str(folder), tracking_uri=tracking_uri())
+        try:
+            download_artifacts(artifact_uri=version.source, dst_path=str(folder), tracking_uri=tracking_uri())
+        except Exception:
+            # An empty folder can be looked into, a store that is away cannot: only the first is damage.
+            if client.list_artifacts(str(version.run_id), _FOLDER):
+                raise
     levels = sorted((folder / _FOLDER).glob("level*"), key=lambda level: int(level.name.removeprefix("level")))
-    if not levels or digest(levels) != version.tags["weights_digest"]:
-        raise RegistryError(f"{name} version {version.version}: its files at {version.source} are damaged or gone")
+    complete = all((level / file).is_file() for level in levels for file in FILES)
+    if not levels or not complete or digest(levels) != version.tags["weights_digest"]:
+        raise DamagedVersionError(
+            f"{name} version {version.version}: its files at {version.source} are damaged or gone"
+        )
     return levels
+
+
+def mend(name: str, version: str, levels: list[Path]) -> bool:
+    """Put the files of a damaged version back from `levels`, where those are the same model; whether they were."""
+    if not all((level / file).is_file() for level in levels for file in FILES):
+        return False
+    with told():
+        client = open_client()
+        found = client.get_model_version(name, version)
+        if not levels or digest(levels) != found.tags["weights_digest"]:
+            return False
+        _upload(client, str(found.run_id), levels)
+    return True
 
 
 def _upload(client: MlflowClient, run_id: str, levels: list[Path]) -> None:
@@ -110,21 +134,6 @@ def _make_model(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn whatever MLflow raises into a `RegistryError` that says where its store is."""
-    try:
-        yield
-    except LapcvaeError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RegistryError(
-            f"MLflow's registry at {tracking_uri()} could not do it: {reason}. The models under models/ are whole; "
-            "once MLflow is back, run the same command again"
-        ) from error
 
 
 def params_digest(params: dict[str, Any]) -> str:

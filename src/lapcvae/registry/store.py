@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lapcvae.errors import LapcvaeError, RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # as of `mlflow server`; for a database that is written without a server
 
 
 def project_top() -> Path:
@@ -55,9 +60,11 @@ def open_experiment(client: MlflowClient, name: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        # A server decides itself where artifacts go; without one they go to the project's own folder.
-        database = _local(tracking_uri())
+        # A server decides itself where artifacts go; without one they go to the project's own folder, or where the
+        # environment says.
+        database, place = _local(tracking_uri()), os.environ.get(ARTIFACT_ROOT, "")
         location = str(database.parent / ARTIFACTS / name) if database else None
+        location = f"{place.rstrip('/')}/{name}" if place else location
         try:
             return str(client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
         except MlflowException as error:
@@ -93,3 +100,23 @@ def _make(database: Path) -> None:
             aside.unlink(missing_ok=True)
             MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
             aside.replace(database)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn whatever MLflow raises into a `RegistryError` that says where its store is."""
+    try:
+        yield
+    except LapcvaeError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        raise RegistryError(
+            f"MLflow's registry at {tracking_uri()} could not do it: {reason}. The models under models/ are whole; "
+            "once MLflow is back, run the same command again"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

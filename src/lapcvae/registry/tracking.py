@@ -1,7 +1,7 @@
 """MLflow runs of the stages: a child a level or a baseline, under the one run of the pipeline.
 
 Logging never costs training. If MLflow's store cannot be reached, one warning goes to stderr, the rest of that run is
-not logged, and the stage goes on; a run that could not be started has the run id "".
+kept in a spool and delivered by the next run (see `registry.spool`), and the stage goes on.
 
 A pipeline run is RUNNING while one of its stages is, and afterwards ends as that stage did, so that a pipeline that
 was stopped, or of which only some stages were asked for, is never shown as still going on.
@@ -15,15 +15,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lapcvae import config
-from lapcvae.errors import LapcvaeError
-from lapcvae.registry import pipeline_run
+from lapcvae.errors import LapcvaeError, StoppedError
+from lapcvae.registry import pipeline_run, spool
 from lapcvae.registry.source import flatten
+from lapcvae.registry.spool import Spool
 from lapcvae.registry.store import open_client, open_experiment, tracking_uri
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
+
+GATED = "LAPCVAE_GATED"  # in the environment of stages: a gate decides who is champion, registering does not
 
 
 @dataclass(frozen=True)
@@ -46,65 +49,109 @@ class TrackingConfig:
 
 
 class Run:
-    """One MLflow run being written. `run_id` is "" where MLflow could not be reached."""
+    """One MLflow run being written. `run_id` is "" where MLflow could not be reached when it began."""
 
     def __init__(self) -> None:
         self.run_id = ""
         self.parent_id = ""
+        self.start: dict[str, Any] | None = None  # what a spool needs to make the run later; None: it is never spooled
         self._client: MlflowClient | None = None
+        self._spool: Spool | None = None
         self._lost = self._warned = False
+
+    @property
+    def record_id(self) -> str:
+        """What run.json names: MLflow's id, or that of the spool from which the run is delivered later."""
+        return self.run_id or (f"{spool.PREFIX}{self._spool.name}" if self._spool else "")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Log scalar metrics at `step` in one call: once a logging interval, never once a batch."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        values = [Metric(key, float(value), now, step) for key, value in metrics.items()]
-        self._attempt(lambda client: client.log_batch(self.run_id, metrics=values))
+        now, plain = int(time.time() * 1000), {key: float(value) for key, value in metrics.items()}
+        values = [Metric(key, value, now, step) for key, value in plain.items()]
+        self._attempt(
+            lambda client: client.log_batch(self.run_id, metrics=values),
+            {"op": "metrics", "step": step, "at_ms": now, "values": plain},
+        )
 
     def picture(self, name: str, picture: Path | str | np.ndarray) -> None:
         """Keep a PNG file, or an array `H W 3` or `H W` (uint8, or float in 0..1), as `pictures/<name>.png`."""
         file = f"pictures/{name}.png"
-        if not isinstance(picture, Path | str):
-            self._attempt(lambda client: client.log_image(self.run_id, picture, file))
-            return
         with tempfile.TemporaryDirectory() as scratch:  # MLflow keeps a file under the name it has
             renamed = Path(scratch, Path(file).name)
-            shutil.copyfile(picture, renamed)
+            if isinstance(picture, Path | str):
+                shutil.copyfile(picture, renamed)
+            else:
+                _write_png(picture, renamed)
             self.artifact(renamed, str(Path(file).parent))
 
     def artifact(self, path: Path | str, folder: str = "") -> None:
         """Keep a copy of a file, or of a whole folder's contents, under `folder` of the run's artifacts."""
         keep = "log_artifacts" if Path(path).is_dir() else "log_artifact"
-        self._attempt(lambda client: getattr(client, keep)(self.run_id, str(path), folder or None))
+        self._attempt(
+            lambda client: getattr(client, keep)(self.run_id, str(path), folder or None),
+            {"op": "artifact", "folder": folder},
+            [Path(path)],
+        )
 
     def tag(self, key: str, value: str) -> None:
         """Set a tag on this run."""
-        self._attempt(lambda client: client.set_tag(self.run_id, key, value))
+        self._attempt(lambda client: client.set_tag(self.run_id, key, value), {"op": "tag", "key": key, "value": value})
 
-    def _attempt(self, call: Callable[[MlflowClient], T]) -> T | None:
-        """Do one thing with MLflow, or warn once and do nothing more for this run."""
-        if self._lost:
-            return None
-        try:
-            if self._client is None:
-                self._client = open_client()
-            return call(self._client)
-        except LapcvaeError:
-            raise
-        except Exception as error:  # whatever goes wrong inside MLflow, the model is worth more than its record
-            self._lost = True
-            if not self._warned:
-                reason = str(error).strip().splitlines()[0]
-                print(f"warning: MLflow at {tracking_uri()} is away ({reason}); going on without it", file=sys.stderr)
-            self._warned = True
-            return None
+    def _attempt(
+        self,
+        call: Callable[[MlflowClient], T],
+        operation: dict[str, Any] | None = None,
+        files: list[Path] | None = None,
+    ) -> T | None:
+        """Do one thing with MLflow; once that has failed, warn once and keep this and all after it in a spool."""
+        if not self._lost:
+            try:
+                if self._client is None:
+                    self._client = open_client()
+                return call(self._client)
+            except LapcvaeError:
+                raise
+            except Exception as error:  # whatever goes wrong inside MLflow, the model is worth more than its record
+                self._lost = True
+                self._warn(error)
+        self._keep(operation, files)
+        return None
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            later = "; what it should log is kept and delivered later" if self.start is not None else ""
+            print(
+                f"warning: MLflow at {tracking_uri()} is away ({reason}); going on without it{later}", file=sys.stderr
+            )
+        self._warned = True
+
+    def _keep(self, operation: dict[str, Any] | None, files: list[Path] | None) -> None:
+        if self.start is None:
+            return
+        if self._spool is None:
+            self._spool = Spool(self.run_id, self.start)
+        if operation is not None:
+            self._spool.keep(operation, files)
 
     def _end(self, status: str) -> None:
+        if self._spool is not None:
+            self._spool.keep({"op": "end", "status": status, "at_ms": int(time.time() * 1000)})
+            self._spool.close()
         # Tried even after a loss: the store may be back, and a run left RUNNING would be a lie.
-        self._lost = False
+        self._lost, self.start = False, None
         for run_id in filter(None, (self.run_id, self.parent_id)):
             self._attempt(partial(_terminate, run_id, status))
+
+
+def _write_png(picture: np.ndarray, path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    array = picture if picture.dtype == np.uint8 else (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
+    Image.fromarray(array).save(path, "PNG")
 
 
 def read_config() -> TrackingConfig:
@@ -122,11 +169,12 @@ def child_run(
     parameters (nested ones are flattened), `data_digest` the SHA-256 of the data set. Raises what the body raises.
     """
     tracked = Run()
+    tracked.start = _for_later(name, kind, params, tags or {}, data_digest)
     tracked._attempt(lambda client: _start(tracked, client, name, kind, params, tags or {}, data_digest))
     status = "FINISHED"
     try:
         yield tracked
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedError):
         status = "KILLED"
         raise
     except BaseException:
@@ -144,13 +192,30 @@ def _start(
     experiment = open_experiment(client, read_config().experiment)
     run.parent_id = pipeline_run.find_or_create(client, experiment)
     client.update_run(run.parent_id, status="RUNNING")
+    # The pipeline's run is held by whichever of its stages writes it now.
+    for key, value in pipeline_run.process_tags().items():
+        client.set_tag(run.parent_id, key, value)
     known = {"mlflow.parentRunId": run.parent_id, "kind": kind, "mlflow.source.name": "dvc.yaml"}
+    known |= pipeline_run.process_tags()
     run.run_id = client.create_run(experiment, tags=known | tags, run_name=name).info.run_id
     flat = flatten(params)
     if digest:
         pipeline_run.note_data(client, run.run_id, digest)
         pipeline_run.note_data(client, run.parent_id, digest)
     client.log_batch(run.run_id, params=[Param(key, str(value)) for key, value in flat.items()])
+
+
+def _for_later(name: str, kind: str, params: dict[str, Any], tags: dict[str, str], data_digest: str) -> dict[str, Any]:
+    """All that is needed to make this run later, when its process and its parameters may be gone."""
+    return {
+        "experiment": read_config().experiment,
+        "origin": asdict(pipeline_run.origin()),
+        "name": name,
+        "tags": {"kind": kind, "mlflow.source.name": "dvc.yaml", **pipeline_run.process_tags(), **tags},
+        "params": {key: str(value) for key, value in flatten(params).items()},
+        "data_digest": data_digest,
+        "started_ms": int(time.time() * 1000),
+    }
 
 
 def _terminate(run_id: str, status: str, client: MlflowClient) -> None:
@@ -175,6 +240,17 @@ def finish_pipeline(
             run.artifact(path, "reports")
         run._end("FINISHED")
     return run.run_id
+
+
+def keep_sources(run_id: str, files: list[Path]) -> None:
+    """Keep what decides a result (parameters, the graph, DVC's lock) under `lineage/` of a run; missing ones are left
+    out. MLflow being away is no error here.
+    """
+    run = Run()
+    run.run_id = run_id
+    for path in files:
+        if path.is_file():
+            run.artifact(path, "lineage")
 
 
 def _adopt(run: Run, client: MlflowClient, made_by: dict[str, str], digest: str) -> None:

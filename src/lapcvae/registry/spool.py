@@ -1,0 +1,148 @@
+"""What could not be logged while MLflow was away: kept in a folder, delivered later, nothing twice.
+
+A spool is a folder `.cache/mlflow/ID/` with ops.jsonl, one operation a line in the order they were meant, and copies of
+the files they speak of. Delivering is safe to repeat: the run is found again by its tag `spool`, metrics carry the time
+at which they were first logged (MLflow keeps equal ones once), parameters and tags have their values, files replace
+themselves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lapcvae.errors import RegistryError
+from lapcvae.registry import pipeline_run
+from lapcvae.registry.store import open_client, open_experiment, project_top, told
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PREFIX = "spool:"  # of a run's id in run.json where MLflow had given it none yet
+_OPS, _OPEN = "ops.jsonl", "open.lock"
+
+
+class Spool:
+    """One run's undelivered operations. `run_id`: of a run that MLflow knows already, "" where it must be made."""
+
+    def __init__(self, run_id: str, start: dict[str, Any]) -> None:
+        self.name = uuid.uuid4().hex
+        self._folder = folder() / self.name
+        self._folder.mkdir(parents=True)
+        self._lock = (self._folder / _OPEN).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # held while the run writes, so that nobody delivers half of it
+        self._files = 0
+        self.keep({"op": "start", "run_id": run_id, **start})
+
+    def keep(self, operation: dict[str, Any], files: list[Path] | None = None) -> None:
+        """Append an operation, with copies of files or folders that it needs."""
+        kept = []
+        for path in files or []:
+            target = self._folder / f"file{self._files}" / path.name
+            self._files += 1
+            target.parent.mkdir()
+            shutil.copytree(path, target) if path.is_dir() else shutil.copyfile(path, target)
+            kept.append(str(target.relative_to(self._folder)))
+        with (self._folder / _OPS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(operation | {"files": kept}) + "\n")
+
+    def close(self) -> None:
+        """The run has ended: the spool may be delivered."""
+        self._lock.close()
+
+
+def folder() -> Path:
+    """Where spools lie."""
+    return project_top() / ".cache" / "mlflow"
+
+
+def deliver() -> int:
+    """Deliver every spool that no living run still writes; how many. Raises `RegistryError` where MLflow is away."""
+    count = 0
+    for path in sorted(folder().glob("*/")) if folder().is_dir() else []:
+        with (path / _OPEN).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            _deliver_one(path)
+            count += 1
+    return count
+
+
+def resolve(run_id: str) -> str:
+    """The id that MLflow gave to a run that was spooled at first; "" where it was not delivered yet."""
+    if not run_id.startswith(PREFIX):
+        return run_id
+    with told():
+        client = open_client()
+        return _find(client, [e.experiment_id for e in client.search_experiments()], run_id.removeprefix(PREFIX))
+
+
+def _deliver_one(path: Path) -> None:
+    lines = (path / _OPS).read_text(encoding="utf-8").splitlines() if (path / _OPS).exists() else []
+    operations = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be cut short by a kill
+    with told():
+        client = open_client()
+        run_id, ended = "", False
+        for operation in operations:
+            if operation["op"] == "start":
+                run_id = operation["run_id"] or _start(client, path.name, operation)
+            else:
+                _apply(client, run_id, operation, path)
+                ended = ended or operation["op"] == "end"
+        if run_id and not ended:  # its process was killed
+            client.set_tag(run_id, "crashed", "true")
+            client.set_terminated(run_id, "FAILED")
+    shutil.rmtree(path)
+
+
+def _start(client: MlflowClient, name: str, operation: dict[str, Any]) -> str:
+    from mlflow.entities import Param
+
+    experiment = open_experiment(client, operation["experiment"])
+    run_id = _find(client, [experiment], name)
+    parent = pipeline_run.find_or_create(client, experiment, pipeline_run.Origin(**operation["origin"]))
+    if not run_id:
+        tags = operation["tags"] | {"mlflow.parentRunId": parent, "spool": name}
+        made = client.create_run(experiment, operation["started_ms"], tags=tags, run_name=operation["name"])
+        run_id = str(made.info.run_id)
+    client.log_batch(run_id, params=[Param(key, value) for key, value in operation["params"].items()])
+    if operation["data_digest"]:
+        pipeline_run.note_data(client, run_id, operation["data_digest"])
+        pipeline_run.note_data(client, parent, operation["data_digest"])
+    client.set_terminated(parent, "FINISHED")
+    return run_id
+
+
+def _apply(client: MlflowClient, run_id: str, operation: dict[str, Any], path: Path) -> None:
+    from mlflow.entities import Metric
+
+    kind = operation["op"]
+    if kind == "metrics":
+        metrics = [
+            Metric(key, value, operation["at_ms"], operation["step"]) for key, value in operation["values"].items()
+        ]
+        client.log_batch(run_id, metrics=metrics)
+    elif kind == "tag":
+        client.set_tag(run_id, operation["key"], operation["value"])
+    elif kind == "artifact":
+        for file in operation["files"]:
+            source = path / file
+            keep = client.log_artifacts if source.is_dir() else client.log_artifact
+            keep(run_id, str(source), operation["folder"] or None)
+    elif kind == "end":
+        client.set_terminated(run_id, operation["status"], operation["at_ms"])
+    else:
+        raise RegistryError(
+            f"{path}: holds an operation `{kind}` that this version does not know; move the folder away"
+        )
+
+
+def _find(client: MlflowClient, experiments: list[str], name: str) -> str:
+    found = client.search_runs(experiments, f"tags.spool = '{name}'", max_results=1)
+    return str(found[0].info.run_id) if found else ""

@@ -1,0 +1,196 @@
+"""Processes killed outright, deadlines, and locks: nothing is orphaned, nothing stays stuck. DVC is real, and small."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lapcvae.errors import PipelineError
+from pipelines import dvc_runner, dvc_state, retraining
+
+ROOT = Path(__file__).parents[2]
+GRAPH = """\
+stages:
+  first: {cmd: python stage.py first, deps: [stage.py], outs: [first]}
+  second: {cmd: python stage.py second, deps: [stage.py, first], outs: [second]}
+"""
+# A stage as ours are. It waits where a file says so, and starts a process of its own as the data stages do.
+STAGE = """\
+import os, subprocess, sys, time
+from pathlib import Path
+from pipelines.stage import run_stage
+
+def work():
+    if Path("slow").exists():
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        Path("started.part").write_text(f"{os.getpid()} {helper.pid}")
+        Path("started.part").rename("started")
+        try:
+            time.sleep(600)
+        finally:
+            helper.kill()
+    Path(sys.argv[1]).write_text(sys.argv[1])
+    return "done"
+
+run_stage(sys.argv[1], work)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("DVC_ROOT", "LAPCVAE_RUNNER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text(GRAPH)
+    (tmp_path / "stage.py").write_text(STAGE)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
+    return tmp_path
+
+
+@pytest.fixture
+def running(project: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+    """A runner in the middle of a stage, and every process below it."""
+    (project / "slow").touch()
+    program = "from pipelines import dvc_runner as r; r.run_everything()"
+    runner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    family: list[psutil.Process] = []
+    try:
+        while not (project / "started").exists():
+            assert runner.poll() is None
+            time.sleep(0.05)
+        family = psutil.Process(runner.pid).children(recursive=True)
+        assert len(family) >= 3  # DVC, the stage, and what the stage started
+        yield runner, family
+    finally:
+        for process in [*family, runner]:
+            if process.poll() is None if isinstance(process, subprocess.Popen) else process.is_running():
+                process.kill()
+        runner.wait()
+
+
+def _goes_on(project: Path) -> None:
+    """The next run finishes the work."""
+    (project / "slow").unlink()
+    dvc_state.release_stale_locks()
+    dvc_runner.run_everything()
+    assert (project / "second").read_text() == "second"
+
+
+def test_a_killed_runner_leaves_no_process_and_no_lock(
+    project: Path, running: tuple[subprocess.Popen[bytes], list[psutil.Process]]
+) -> None:
+    runner, family = running
+    runner.kill()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    _goes_on(project)
+
+
+def test_a_killed_dvc_does_not_leave_its_stage_behind(
+    project: Path, running: tuple[subprocess.Popen[bytes], list[psutil.Process]]
+) -> None:
+    _, family = running
+    next(process for process in family if "dvc" in process.cmdline()).kill()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    _goes_on(project)
+
+
+def test_a_deadline_ends_the_whole_process_group(project: Path) -> None:
+    (project / "slow").touch()
+
+    def deadline() -> float:
+        return time.monotonic() + 600
+
+    found: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            dvc_runner.run_stage("first", deadline=limit[0])
+        except PipelineError as error:
+            found.append(error)
+
+    limit = [time.monotonic() + 8]
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not (project / "started").exists() and thread.is_alive():
+        time.sleep(0.05)
+    thread.join(120)
+    assert not thread.is_alive()
+    assert "the deadline passed" in str(found[0])
+    assert found[0].exit_code == dvc_runner.DEADLINE_EXIT  # type: ignore[attr-defined]
+    if (project / "started").exists():
+        pids = [int(pid) for pid in (project / "started").read_text().split()]
+        assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+
+
+def test_a_held_lock_is_waited_for(project: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import zc.lockfile, sys, time; l = zc.lockfile.LockFile('.dvc/tmp/lock');"
+         "print('held', flush=True); time.sleep(8)"],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    dvc_runner.run_stage("first")
+    assert holder.wait() == 0  # DVC alone gives up after three seconds
+    holder.stdout.close()
+    assert (project / "first").exists()
+
+
+def test_stale_entries_of_dvcs_lock_are_struck_out(project: Path) -> None:
+    entry = {"pid": os.getpid(), "cmd": "dvc repro"}  # alive, and no DVC: an id that was given away again
+    lock = project / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text(
+        json.dumps({"write": {str(project / "first"): entry}, "read": {str(project / "stage.py"): [entry]}})
+    )
+    with pytest.raises(PipelineError, match="busy"):
+        dvc_runner.run_stage("first")
+    assert dvc_state.release_stale_locks() == 2
+    dvc_runner.run_stage("first")
+    lock.write_text('{"write": {')
+    assert dvc_state.release_stale_locks() == 1
+    dvc_runner.run_stage("first")
+
+
+def test_a_damaged_cache_file_is_found_before_it_is_used(project: Path) -> None:
+    dvc_runner.run_everything()
+    assert dvc_state.remove_damaged() == []
+    (entry,) = [p for p in (project / ".dvc/cache/files/md5").rglob("*") if p.is_file() and p.read_text() == "first"]
+    entry.chmod(0o644)
+    entry.write_text("fxrst")
+    entry.chmod(0o444)
+    (project / "first").unlink()
+    assert dvc_state.remove_damaged() == [entry.parent.name + entry.name]
+    dvc_runner.run_everything()
+    assert (project / "first").read_text() == "first"
+
+
+def test_two_runs_at_once_are_one(project: Path) -> None:
+    with retraining.one_at_a_time("a") as first:
+        assert first is not None
+        program = "from pipelines import retraining as r\nwith r.one_at_a_time('b') as held: print(held)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "None"
+    with retraining.one_at_a_time("c") as again:
+        assert again is not None
+        assert again.died is None
+
+
+def test_a_killed_run_frees_its_place_and_is_known_to_have_died(project: Path) -> None:
+    program = "import os, signal\nfrom pipelines import retraining as r\n"
+    program += "with r.one_at_a_time('b'):\n r._enter('gate'); os.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    with retraining.one_at_a_time("c") as held:
+        assert held is not None
+        assert held.died is not None
+        assert (held.died["name"], held.died["phase"]) == ("b", "gate")

@@ -1,0 +1,106 @@
+"""What Prefect's server knows of retrainings: one at a time, missed ones caught up once, dead ones marked."""
+
+import datetime
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+import yaml
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.states import Running, Scheduled
+
+from pipelines import retraining
+from pipelines.flows import retrain as retrain_flow
+from pipelines.flows import server
+
+ROOT = Path(__file__).parents[2]
+
+
+@flow(name="retrain-for-tests")
+def nothing() -> None:
+    """Stands for the flow of a deployment."""
+
+
+def _deployment() -> tuple[UUID, UUID]:
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(nothing)
+        return flow_id, client.create_deployment(flow_id, "weekly")
+
+
+def _state(run: UUID) -> StateType:
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_run(run).state
+        assert found is not None
+        return found.type
+
+
+def test_missed_runs_are_caught_up_once(prefect_server: None) -> None:
+    _, deployment = _deployment()
+    _, other = _deployment()
+    today = datetime.datetime.now(datetime.UTC)
+    with get_client(sync_client=True) as client:
+        missed = [
+            client.create_flow_run_from_deployment(deployment, state=Scheduled(today - datetime.timedelta(weeks=w))).id
+            for w in (3, 2, 1)
+        ]
+        coming = client.create_flow_run_from_deployment(
+            deployment, state=Scheduled(today + datetime.timedelta(weeks=1))
+        )
+        client.set_flow_run_state(missed[0], Running(), force=True)
+    assert other == deployment
+    assert server.cancel_missed(str(missed[0])) == 2
+    assert [_state(run) for run in missed] == [StateType.RUNNING, StateType.CANCELLED, StateType.CANCELLED]
+    assert _state(coming.id) == StateType.SCHEDULED
+    assert server.cancel_missed(str(missed[0])) == 0
+
+
+def test_a_run_started_by_hand_cancels_nothing(prefect_server: None) -> None:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(nothing, state=Running())
+    assert server.cancel_missed(str(run.id)) == 0
+
+
+def test_a_dead_run_is_marked_crashed(prefect_server: None) -> None:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(nothing, state=Running())
+    server.mark_crashed(str(run.id), "killed")
+    assert _state(run.id) == StateType.CRASHED
+    server.mark_crashed("no id of Prefect's", "killed")
+    server.mark_crashed("00000000-0000-4000-8000-000000000000", "killed")
+
+
+def test_a_flow_that_finds_another_one_going_on_ends_at_once(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(retraining, "retrain", lambda *_: pytest.fail("two at once"))
+    with retraining.one_at_a_time("another"):
+        assert retrain_flow.retrain() == "busy"
+
+
+def test_a_server_that_goes_away_amid_a_run_costs_its_page_only() -> None:
+    def gone() -> str:
+        return httpx.get("http://127.0.0.1:9", trust_env=False).text
+
+    assert server.unless_away(gone, lambda: "done without it") == "done without it"
+
+    def wrapped() -> str:
+        try:
+            return gone()
+        except httpx.HTTPError as error:
+            raise RuntimeError("Prefect says so in its own words") from error
+
+    assert server.unless_away(wrapped, lambda: "done without it") == "done without it"
+    with pytest.raises(RuntimeError, match="ours"):
+        server.unless_away(lambda: (_ for _ in ()).throw(RuntimeError("ours")), lambda: None)
+
+
+def test_prefect_yaml_names_the_flow_once_at_a_time() -> None:
+    (deployment,) = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    path, _, name = deployment["entrypoint"].partition(":")
+    assert (ROOT / path).is_file()
+    assert getattr(retrain_flow, name).name == "retrain"
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}

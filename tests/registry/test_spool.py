@@ -1,0 +1,150 @@
+"""MLflow away before, during and after training: nothing is lost, nothing comes twice."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from lapcvae.registry import crashed, spool, tracking
+from lapcvae.registry.store import open_client
+
+SERVER = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
+
+
+class Server:
+    """A real MLflow server that can be killed and come back, on one port and one database."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder, self.process = folder, None  # type: ignore[var-annotated]
+
+    def start(self) -> None:
+        store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        place = ["--artifacts-destination", str(self.folder / "kept"), "--port", str(self.port)]
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        self.process = subprocess.Popen(
+            [sys.executable, *SERVER, *store, *place],
+            env=os.environ | quiet, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{self.port}/health", trust_env=False)
+                return
+            except httpx.HTTPError:
+                assert self.process.poll() is None
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    found = Server(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{found.port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield found
+    found.kill()
+
+
+def curve(run_id: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in open_client().get_metric_history(run_id, "rate_nats")]
+
+
+def test_away_before_amid_and_after(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    with tracking.child_run("level 3", "level", {"a": 1}, data_digest="ab" * 32) as before:  # away all along
+        for step in range(3):
+            before.log(step, {"rate_nats": float(step)})
+        before.picture("grid", np.zeros((2, 2, 3), np.uint8))
+    assert before.run_id == ""
+    assert before.record_id.startswith(spool.PREFIX)
+
+    server.start()
+    amid_run = tracking.child_run("level 2", "level", {"a": 2})
+    with amid_run as amid:
+        amid.log(0, {"rate_nats": 0.0})
+        server.kill()  # away from here on, past the end of the run
+        amid.log(1, {"rate_nats": 1.0})
+        amid.tag("note", "kept")
+    assert amid.run_id
+    assert "going on without it; its log is kept" in capsys.readouterr().err
+    server.start()
+    assert spool.deliver() == 2
+    assert spool.deliver() == 0
+
+    run_id = spool.resolve(before.record_id)
+    client = open_client()
+    found = client.get_run(run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"a": "1"}
+    assert found.data.tags["data_digest"] == "ab" * 32
+    assert client.get_run(found.data.tags["mlflow.parentRunId"]).data.tags["kind"] == "pipeline"
+    assert curve(run_id) == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert [f.path for f in client.list_artifacts(run_id, "pictures")] == ["pictures/grid.png"]
+    assert curve(amid.run_id) == [(0, 0.0), (1, 1.0)]
+    assert client.get_run(amid.run_id).data.tags["note"] == "kept"
+    assert client.get_run(amid.run_id).info.status == "FINISHED"
+
+
+def test_delivering_twice_logs_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with tracking.child_run("level 3", "level", {"a": 1}) as run:
+            run.log(0, {"rate_nats": 1.0})
+    (folder,) = spool.folder().iterdir()
+    shutil.copytree(folder, project / "copy")
+    assert spool.deliver() == 1
+    shutil.copytree(project / "copy", folder)  # as if it had been killed before the folder was removed
+    assert spool.deliver() == 1
+    run_id = spool.resolve(run.record_id)
+    assert curve(run_id) == [(0, 1.0)]
+    client = open_client()
+    experiment = client.get_experiment_by_name("faces")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id], "tags.kind = 'level'")) == 1
+
+
+def test_a_spool_of_a_killed_run_is_delivered_as_failed(project: Path) -> None:
+    program = (
+        "import os, signal\nfrom lapcvae.registry import tracking\n"
+        "with tracking.child_run('level 3', 'level', {}) as run:\n"
+        "    run.log(0, {'rate_nats': 1.0}); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    away: dict[str, Any] = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment | away, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    (folder,) = spool.folder().iterdir()
+    operations = [json.loads(line)["op"] for line in (folder / "ops.jsonl").read_text().splitlines()]
+    assert operations == ["start", "metrics"]
+    assert spool.deliver() == 1
+    run = open_client().get_run(spool.resolve(f"{spool.PREFIX}{folder.name}"))
+    assert run.info.status == "FAILED"
+    assert run.data.tags["crashed"] == "true"
+
+    # Killed with MLflow there: its runs are left RUNNING, and marked by the next start.
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    with tracking.child_run("level 2", "level", {}) as living:
+        marked = crashed.mark_crashed("faces")
+        assert len(marked) == 2  # the level's run, and its pipeline's
+        assert {open_client().get_run(run_id).info.status for run_id in marked} == {"FAILED"}
+        assert open_client().get_run(living.run_id).info.status == "RUNNING"
+    assert crashed.mark_crashed("faces") == []
