@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from tests.faults.training_process import LEVELS, left, make_project, read_params, start, write_params
+from tests.faults.training_process import LEVELS, ROOT, left, make_project, read_params, start, write_params
 
 KILLS = 30
 
@@ -246,3 +247,21 @@ def test_warm_start_begins_with_the_given_weights(project: Path, unbroken: dict[
             torch.testing.assert_close(second[name], value, rtol=0, atol=1e-6)
     run = json.loads((project / "models/level2/run.json").read_text())
     assert run["inputs"]["before/weights.safetensors"] == unbroken["models/level2/weights.safetensors"]
+
+
+def test_several_processes_under_the_stage(project: Path, template: tuple[Path, dict[str, str]]) -> None:
+    """The stage itself, in two processes: one set of outputs, and one process's curve to float rounding."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.stages.train", "2"],
+        cwd=project,
+        env={**os.environ, "LAPCVAE_PROCESSES": "2", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    curves = [(folder / "models/level2/curve.csv").read_text().splitlines() for folder in (project, template[0])]
+    assert curves[0][0] == curves[1][0]
+    for two, one in zip(curves[0][1:], curves[1][1:], strict=True):
+        assert [float(v) for v in two.split(",")] == pytest.approx([float(v) for v in one.split(",")], rel=1e-3)
+    assert not list((project / ".cache/training").glob("*/*"))
