@@ -160,7 +160,7 @@ def added(count: int, folder: Path) -> dict[str, Any]:
         params = yaml.safe_load((work / "params.yaml").read_text())
         params["source"]["path"] = "photographs"
         (work / "params.yaml").write_text(yaml.safe_dump(params))
-        used = {s: stage(work, s) for s in ("download", "landmarks", "align", "validate")}
+        used = {s: stage(work, s) for s in ("download", "landmarks", "align", "validate", "pyramid")}
         found[name] = {s: {k: round(v, 2) for k, v in u.items()} for s, u in used.items()}
     return found
 
@@ -172,7 +172,7 @@ def memory(count: int, folder: Path) -> dict[str, Any]:
     for n in (1000, count):
         work = project(folder / f"n{n}")
         pack(work / "data/raw", n, points)
-        used = {s: stage(work, s) for s in ("landmarks", "align", "validate")}
+        used = {s: stage(work, s) for s in ("landmarks", "align", "validate", "pyramid")}
         found[str(n)] = {s: {k: round(v, 1) for k, v in u.items()} for s, u in used.items()}
         shutil.rmtree(work)
     return found

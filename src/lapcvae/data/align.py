@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from lapcvae.data.ahead import batched, one_ahead
-from lapcvae.data.cache import ContentCache, key_of
 from lapcvae.data.decode import DecodeConfig, decode_again
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
@@ -28,6 +27,7 @@ from lapcvae.data.split import SPLITS, SplitConfig, split_of
 from lapcvae.data.warp import measure, warp
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import atomic_folder
+from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
 
 _CHUNK = 64  # photographs a task

@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from lapcvae.data.ahead import batched, one_ahead
-from lapcvae.data.cache import ContentCache, key_of
 from lapcvae.data.decode import DecodeConfig, Unreadable, decode
 from lapcvae.data.detector import DetectorConfig, detect
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.sight import COLUMNS, Face, Sight, csv_row, pack, unpack
 from lapcvae.io.atomic import atomic_path
+from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
 
 _HASH_SIDE = 16

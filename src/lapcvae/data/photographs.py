@@ -10,7 +10,8 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -38,6 +39,7 @@ class Entry:
 
 
 COLUMNS = tuple(f.name for f in fields(Entry))
+_values_of = attrgetter(*COLUMNS)
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -89,7 +91,7 @@ class PhotographWriter:
         self.refused += 1
 
     def _row(self, entry: Entry) -> None:
-        self._rows.writerow(astuple(entry))
+        self._rows.writerow(_values_of(entry))
 
     def _next_shard(self) -> None:
         if self._stream is not None:

@@ -64,9 +64,11 @@ def keep_sample(
 ) -> Tensor:
     """The same, with the coarse levels of one face that is drawn itself. The first of the faces is that one, whole."""
     check_level(model, from_level)
-    drawn = model.sample(1, seeded(seed), temperature, finer_temperature).latents
-    kept = {k: z for k, z in drawn.items() if k >= from_level}
-    return model.sample(count, seeded(seed), temperature, finer_temperature, keep=kept).images[0]
+    drawn = model.sample(1, seeded(seed), temperature, finer_temperature)
+    kept = {k: z for k, z in drawn.latents.items() if k >= from_level}
+    # Of a level whose pixels are drawn too, latents do not say all: its picture is kept beside them.
+    shown = {from_level: drawn.images[from_level - 1]}
+    return model.sample(count, seeded(seed), temperature, finer_temperature, keep=kept, paint=shown).images[0]
 
 
 def rows_of_levels(
