@@ -54,6 +54,8 @@ def fit_together(name: str, key: str) -> str:
     processes = these_processes()
     if processes.device.type == "cpu":
         torch.set_deterministic_debug_mode("error")
+    else:
+        torch.backends.cudnn.benchmark = True
     folders = [MODELS / f"level{k}" for k in range(1, stored.depth + 1)]
     cascade = load_cascade(folders)
     own = PYRAMID / "x1.npy"
