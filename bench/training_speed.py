@@ -2,9 +2,8 @@
 
     python -m bench.training_speed --peers FOLDER --pytorch-vae FOLDER [--updates 30] [--batches 64 256]
 
---peers: a folder made with `pip install --target FOLDER --no-deps pythae pytorch-lightning lightning-utilities
-torchmetrics`, so that nothing here changes. --pytorch-vae: a checkout of github.com/AntixK/PyTorch-VAE. Either may be
-left out.
+--peers: a folder of them, made as bench/README.md says, so that nothing here changes. --pytorch-vae: a checkout of
+github.com/AntixK/PyTorch-VAE. Either may be left out.
 
 The network is the plain VAE of 2017 at 64 px and the loss is this project's; each peer's own trainer calls both. The
 peers get fp32 tensors in memory through their own data loaders, as their examples do. Timed between forward passes,
@@ -113,15 +112,19 @@ def pythae(trainable: LevelTraining, images: Tensor, batch: int, updates: int, d
 
 def pytorch_vae(trainable: LevelTraining, images: Tensor, batch: int, updates: int, device: torch.device) -> float:
     """PyTorch-VAE's experiment under Lightning's trainer, as its run.py does."""
-    # Its experiment imports torchvision and its data sets, of which training calls nothing.
-    for name in ("torchvision", "torchvision.utils", "torchvision.datasets", "models", "models.types_", "utils"):
-        module = types.ModuleType(name)
-        module.__dict__.update(transforms=None, CelebA=None, BaseVAE=nn.Module, data_loader=None, Tensor=Tensor)
-        sys.modules[name] = module
-    sys.modules["torchvision"].utils = sys.modules["torchvision.utils"]  # type: ignore[attr-defined]
     import pytorch_lightning as pl
+
+    # Its experiment imports torchvision and its data sets, of which training calls nothing: empty modules will do while
+    # it is imported, and are taken away again, since Lightning asks later whether torchvision is there.
+    stand_ins = ("torchvision", "torchvision.utils", "torchvision.datasets", "models", "models.types_", "utils")
+    for name in stand_ins:
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__dict__.update(transforms=None, CelebA=None, BaseVAE=nn.Module, data_loader=None)
+    sys.modules["models.types_"].__dict__["Tensor"] = Tensor
     from experiment import VAEXperiment
 
+    for name in stand_ins:
+        del sys.modules[name]
     clock = Clock(trainable)
 
     class Model(nn.Module):
@@ -134,6 +137,11 @@ def pytorch_vae(trainable: LevelTraining, images: Tensor, batch: int, updates: i
 
         def loss_function(self, loss: Tensor, **_: object) -> dict[str, Tensor]:
             return {"loss": loss}
+
+    class Experiment(VAEXperiment):  # type: ignore[misc]
+        # Lightning has since dropped the argument `optimizer_idx` of training_step.
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            return super().training_step(batch, batch_idx)
 
     data = torch.utils.data.TensorDataset(images, torch.zeros(len(images)))
     loader = torch.utils.data.DataLoader(data, batch, shuffle=True)
@@ -148,7 +156,7 @@ def pytorch_vae(trainable: LevelTraining, images: Tensor, batch: int, updates: i
         enable_model_summary=False,
         limit_val_batches=0,
     )
-    trainer.fit(VAEXperiment(Model(), parameters), loader)
+    trainer.fit(Experiment(Model(), parameters), loader)
     return clock.rate(batch)
 
 

@@ -83,7 +83,8 @@ def test_a_diverging_run_is_our_failure_and_writes_nothing(project: Path, params
     params["levels"]["3"]["updates"] = 20
     done = run(project, params, "pipelines.stages.train", "3")
     assert done.returncode == 1
-    assert "no longer finite" in done.stderr
+    assert "in a row had an exploding or non-finite loss or gradient at update 20, and 3 returns" in done.stderr
+    assert "lower `learning_rate` or `clip_norm` in params.yaml" in done.stderr
 
 
 def test_a_warm_start_from_another_model(project: Path, params: dict[str, Any]) -> None:
