@@ -6,6 +6,7 @@ and writing where the next run writes. So each stage watches those above it, by 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -46,14 +47,17 @@ def _look(above: list[psutil.Process], runner: psutil.Process | None) -> None:
     waited_for = bool(os.environ.get(RUNNER))
     while all(map(runs, above)) and (not waited_for or (runner is not None and runs(runner))):
         time.sleep(_LOOK_S)
-    print("stage: what started it is gone; it ends too", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # who read what is said here may be the one that is gone
+        print("stage: what started it is gone; it ends too", file=sys.stderr, flush=True)
     if waited_for:
         # DVC without its runner would go on and start the next stage; it is in the group that the runner made.
         for parent in above:
             if runs(parent) and os.getpgid(parent.pid) == os.getpgid(0):
-                parent.kill()
+                with contextlib.suppress(psutil.Error):
+                    parent.kill()
     os.kill(os.getpid(), signal.SIGINT)  # the work ends as by Ctrl-C: its run is marked, its scratch removed
     time.sleep(_GRACE_S)
     for child in psutil.Process().children(recursive=True):
-        child.kill()
+        with contextlib.suppress(psutil.Error):
+            child.kill()
     os.kill(os.getpid(), signal.SIGKILL)

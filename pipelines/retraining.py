@@ -82,10 +82,9 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the record; no clock times."""
         found: dict[str, Any] = {"status": self.status, "lines": self.lines, "batch": self.batch, "ran": self.ran}
-        if self.drift is not None:
-            found["drift"] = self.drift.as_dict()
+        found["drift"] = None if self.drift is None else self.drift.as_dict()
+        found["gate"] = None if self.contest is None else self.contest.verdict.as_dict()
         if self.contest is not None:
-            found["gate"] = self.contest.verdict.as_dict()
             found |= {"challenger": self.contest.challenger, "champion": self.contest.now}
         return found
 

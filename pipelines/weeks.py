@@ -113,7 +113,7 @@ class Story:
         record = self.folder / "reports/retraining.json"
         record.unlink(missing_ok=True)
         said = self._run(command)
-        found = read_json(record) if record.exists() else {"status": "rolled back", "lines": said.splitlines()}
+        found = read_json(record) if record.exists() else _rolled_back(said)
         pictures = sorted((self.folder / "reports/gate").glob("*.png")) if found.get("gate") else []
         trace = self._run([*_COMMAND, "trace", "champion"], check=False)
         version = re.match(r"\S+ version (\d+)", trace)
@@ -277,6 +277,10 @@ def _aliases(folder: Path) -> set[str]:
         else:
             os.environ["MLFLOW_TRACKING_URI"] = before
     return {name for name, version in vars(now).items() if version is not None}
+
+
+def _rolled_back(said: str) -> dict[str, Any]:
+    return {"status": "rolled back", "lines": said.splitlines(), "batch": None, "drift": None, "gate": None}
 
 
 def _address(path: Path) -> str:

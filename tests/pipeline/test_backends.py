@@ -104,11 +104,11 @@ def test_prefect_keeps_its_runs_in_postgresql(database: str, tmp_path: Path) -> 
 
     user, _, place = database.partition("@")
     host, _, port = place.partition(":")
-    with psycopg2.connect(host=host, port=port, user=user, dbname="prefect") as connection:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT flow.name, run.state_type::text FROM flow_run run JOIN flow ON flow.id = run.flow_id"
-            )
-            assert cursor.fetchall() == [("kept", "COMPLETED")]
-    connection.close()
+    connection = psycopg2.connect(host=host, port=port, user=user, dbname="prefect")
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT flow.name, run.state_type::text FROM flow_run run JOIN flow ON flow.id = run.flow_id")
+        assert cursor.fetchall() == [("kept", "COMPLETED")]
+    finally:
+        connection.close()
     assert not list((tmp_path / "home").glob("*.db"))

@@ -43,11 +43,13 @@ def test_missed_runs_are_caught_up_once(prefect_server: None) -> None:
     today = datetime.datetime.now(datetime.UTC)
     with get_client(sync_client=True) as client:
         missed = [
-            client.create_flow_run_from_deployment(deployment, state=Scheduled(today - datetime.timedelta(weeks=w))).id
+            client.create_flow_run_from_deployment(
+                deployment, state=Scheduled(scheduled_time=today - datetime.timedelta(weeks=w))
+            ).id
             for w in (3, 2, 1)
         ]
         coming = client.create_flow_run_from_deployment(
-            deployment, state=Scheduled(today + datetime.timedelta(weeks=1))
+            deployment, state=Scheduled(scheduled_time=today + datetime.timedelta(weeks=1))
         )
         client.set_flow_run_state(missed[0], Running(), force=True)
     assert other == deployment

@@ -83,7 +83,7 @@ def test_away_before_amid_and_after(server: Server, capsys: pytest.CaptureFixtur
         amid.log(1, {"rate_nats": 1.0})
         amid.tag("note", "kept")
     assert amid.run_id
-    assert "going on without it; its log is kept" in capsys.readouterr().err
+    assert "is kept and delivered later" in capsys.readouterr().err
     server.start()
     assert spool.deliver() == 2
     assert spool.deliver() == 0

@@ -82,6 +82,7 @@ def collect_batch(config: IntakeConfig) -> Batch | None:
         if not inbox.is_dir():
             raise SourceError(f"{inbox}: not a folder; check `retrain.intake.inbox` in params.yaml")
         INTAKE.mkdir(parents=True, exist_ok=True)
+        _sweep(BATCHES)
         left = [path for path in sorted(INTAKE.iterdir()) if path.name.isdigit() and not _settle(path)]
         folder = left[0] if left else None
         if folder is not None and (folder / _COLLECTED).exists():
@@ -176,11 +177,18 @@ def _settle(folder: Path) -> bool:
     if read_json(record)["status"] == "taken":
         shutil.rmtree(folder)  # its tar holds it
         return True
+    _sweep(folder)
     target = SET_ASIDE / folder.name
     with told(target):
         SET_ASIDE.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
     return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a write that was killed left beside its target; one run at a time, so nobody is writing it now."""
+    for path in folder.glob(".*.partial"):
+        path.unlink()
 
 
 def _record(batch: Batch, status: str, reason: str, notes: dict[str, Any]) -> None:
