@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -89,14 +90,40 @@ def rate(work: Callable[[bytes], Any], photographs: list[bytes]) -> tuple[float,
     return len(photographs) / (time.perf_counter() - wall), len(photographs) / (time.process_time() - cpu)
 
 
-def compared(bare: tuple[float, float], count: int, used: dict[str, float]) -> dict[str, Any]:
-    """The rate of a stage beside `CORES` times the bare rate."""
+def rate_together(work: Callable[[bytes], Any], photographs: list[bytes]) -> float:
+    """Photographs a second of `work` in a process a core, all at once.
+
+    Cores that share a memory and execution units do less than their number times what one does alone.
+    """
+    context = multiprocessing.get_context("fork")
+    gate, found = context.Barrier(CORES), context.SimpleQueue()
+
+    def one() -> None:
+        gate.wait()
+        found.put(rate(work, photographs)[0])
+
+    processes = [context.Process(target=one) for _ in range(CORES)]
+    for process in processes:
+        process.start()
+    total = sum(found.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return float(total)
+
+
+def compared(
+    work: Callable[[bytes], Any], photographs: list[bytes], count: int, used: dict[str, float]
+) -> dict[str, Any]:
+    """The rate of a stage beside that of bare `work`: `CORES` times one process, and a process a core."""
+    bare, together = rate(work, photographs), rate_together(work, photographs)
     return {
         "photographs": count,
         "cores": CORES,
         "bare_per_s_one_process": round(bare[0], 1),
+        "bare_per_s_all_cores": round(together, 1),
         "stage_per_s": round(count / used["seconds"], 1),
         "share_wall": round(count / used["seconds"] / (CORES * bare[0]), 3),
+        "share_of_all_cores": round(count / used["seconds"] / together, 3),
         "share_cpu": round(count / used["cpu_s"] / bare[1], 3),
         "peak_mb": round(used["peak_mb"]),
     }
@@ -109,8 +136,8 @@ def detect_speed(count: int, folder: Path) -> dict[str, Any]:
     pack(work / "data/raw", count)
     decoding, detector = load(DecodeConfig, "decode"), load(DetectorConfig, "detector")
     images = [decode(data, decoding) for _, _, data in variants(100)]
-    bare = rate(lambda i: detect(images[i[0]], detector), [bytes([i]) for i in range(100)])
-    return compared(bare, count, stage(work, "landmarks"))
+    used = stage(work, "landmarks")
+    return compared(lambda i: detect(images[i[0]], detector), [bytes([i]) for i in range(100)], count, used)
 
 
 def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
@@ -129,8 +156,9 @@ def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         return warp(np.asarray(image, dtype=np.uint8), matrices[points], 64)
 
-    measured = rate(bare, [i.to_bytes(2, "big") for i in range(len(photographs))])
-    return {"side_px": side, **compared(measured, count, stage(work, "align"))}
+    used = stage(work, "align")
+    numbers = [i.to_bytes(2, "big") for i in range(len(photographs))]
+    return {"side_px": side, **compared(bare, numbers, count, used)}
 
 
 def known_points(folder: Path) -> dict[str, str]:
