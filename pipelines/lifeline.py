@@ -52,8 +52,8 @@ def _look(above: list[psutil.Process], runner: psutil.Process | None) -> None:
     if waited_for:
         # DVC without its runner would go on and start the next stage; it is in the group that the runner made.
         for parent in above:
-            if runs(parent) and os.getpgid(parent.pid) == os.getpgid(0):
-                with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if runs(parent) and os.getpgid(parent.pid) == os.getpgid(0):
                     parent.kill()
     os.kill(os.getpid(), signal.SIGINT)  # the work ends as by Ctrl-C: its run is marked, its scratch removed
     time.sleep(_GRACE_S)

@@ -49,7 +49,7 @@ def settings(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_runs_and_models_live_in_postgresql_and_s3(
     settings: None, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://{database}/mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql+psycopg2://{database}/mlflow")
     level = tmp_path / "level1"
     level.mkdir()
     for seed in (1, 2):

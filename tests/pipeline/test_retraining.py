@@ -158,6 +158,13 @@ def test_the_first_champion_is_decided_by_absolute_limits(story: dict[str, Week]
     assert (week.champion, week.previous) == (1, None)
 
 
+def test_dvc_sees_no_graph_but_the_projects_own(story: dict[str, Week]) -> None:
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        assert {stage.path_in_repo.split("/")[0] for stage in repo.index.stages} == {"dvc.yaml", "data"}
+
+
 def test_nothing_new_says_so_and_runs_no_stage(story: dict[str, Week]) -> None:
     week = story["nothing"]
     assert week.record["status"] == "nothing"
