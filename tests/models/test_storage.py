@@ -58,6 +58,17 @@ def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path, zipped: bool) ->
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_header_may_have_the_length_that_a_pickle_begins_with(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    tensors = load_file(path)
+    lengths = set()
+    for padding in range(0, 256, 8):
+        save_file(tensors, path, metadata={"padding": "x" * padding})
+        lengths.add(path.read_bytes()[0])
+        assert load_level(folder)
+    assert 0x80 in lengths
+
+
 def test_weights_of_another_type(folder: Path) -> None:
     tensors = load_file(folder / "weights.safetensors")
     tensors["log_sigma"] = torch.tensor(1)

@@ -86,17 +86,16 @@ def load_weights(level: LevelCVAE, folder: Path) -> None:
     """Put the weights in `folder` into a level of the same shapes. Raises `ModelError` as `load_level` does."""
     path = folder / WEIGHTS
     try:
-        with path.open("rb") as stream:
-            start = stream.read(2)
-        if start == b"PK" or start[:1] == b"\x80":  # a zip, as torch.save writes, or a bare pickle
-            raise ModelError(
-                f"{path}: a pickle or an archive of one, which could run code when it is loaded, so it is not; only "
-                "safetensors files are. Train again, or get the model as safetensors"
-            )
         tensors = load_file(path)
     except FileNotFoundError:
         raise ModelError(f"{path}: not found; `dvc repro` trains the model, or name another folder") from None
     except (SafetensorError, OSError) as error:
+        # Asked only now: a whole safetensors file may begin with any bytes, its header's length.
+        if _is_pickle(path):
+            raise ModelError(
+                f"{path}: a pickle or an archive of one, which could run code when it is loaded, so it is not; only "
+                "safetensors files are. Train again, or get the model as safetensors"
+            ) from None
         raise ModelError(f"{path}: not a whole safetensors file ({error}); restore it or train again") from None
     wanted = {name: tuple(value.shape) for name, value in level.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -113,6 +112,12 @@ def load_weights(level: LevelCVAE, folder: Path) -> None:
         if not torch.isfinite(value).all():
             raise ModelError(f"{path}: `{name}` holds values that are not finite; the model is damaged, train again")
     level.load_state_dict(tensors)
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    return start == b"PK" or start[:1] == b"\x80"  # a zip, as torch.save writes, or a bare pickle
 
 
 def load_cascade(folders: list[Path]) -> Cascade:
