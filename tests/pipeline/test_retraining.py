@@ -176,7 +176,6 @@ def test_nothing_new_says_so_and_runs_no_stage(story: dict[str, Week]) -> None:
 def test_a_killed_run_leaves_no_orphan_and_the_next_finishes_its_work(story: dict[str, Week]) -> None:
     week = story["better"]
     assert week.extra["orphans"] == []
-    assert any("marked as failed" in line for line in week.record["lines"])
     assert week.record["status"] == "promoted"
     record = json.loads(Path("data/batches/0001.json").read_text())
     assert record["status"] == "taken"
