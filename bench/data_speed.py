@@ -1,7 +1,7 @@
 """How fast the data stages are, beside what the bare libraries do on the same cores.
 
     python -m bench.data_speed detect   [--count 1000]    landmarks against the detector alone
-    python -m bench.data_speed align    [--count 12000]   decode and align against OpenCV alone
+    python -m bench.data_speed align    [--count 12000] [--side 250]   decode and align against OpenCV alone
     python -m bench.data_speed added    [--count 12000]   100 photographs added to many, against 100 alone
     python -m bench.data_speed memory   [--count 100000]  peak memory of each stage, all processes together
 
@@ -12,7 +12,9 @@ processor time ("cpu") can be compared on a busy one too.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -29,10 +31,11 @@ import numpy as np
 import psutil
 import yaml
 
-from bench.photographs import pack, variants
+from bench.photographs import SIDE, pack, variants
 from lapcvae.config import load
 from lapcvae.data.decode import DecodeConfig, decode
 from lapcvae.data.detector import DetectorConfig, detect
+from lapcvae.data.photographs import read_index, read_photograph
 from lapcvae.data.sight import point_array, read_sights
 from lapcvae.data.template import similarity
 from lapcvae.data.warp import warp
@@ -87,14 +90,40 @@ def rate(work: Callable[[bytes], Any], photographs: list[bytes]) -> tuple[float,
     return len(photographs) / (time.perf_counter() - wall), len(photographs) / (time.process_time() - cpu)
 
 
-def compared(bare: tuple[float, float], count: int, used: dict[str, float]) -> dict[str, Any]:
-    """The rate of a stage beside `CORES` times the bare rate."""
+def rate_together(work: Callable[[bytes], Any], photographs: list[bytes]) -> float:
+    """Photographs a second of `work` in a process a core, all at once.
+
+    Cores that share a memory and execution units do less than their number times what one does alone.
+    """
+    context = multiprocessing.get_context("fork")
+    gate, found = context.Barrier(CORES), context.SimpleQueue()
+
+    def one() -> None:
+        gate.wait()
+        found.put(rate(work, photographs)[0])
+
+    processes = [context.Process(target=one) for _ in range(CORES)]
+    for process in processes:
+        process.start()
+    total = sum(found.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return float(total)
+
+
+def compared(
+    work: Callable[[bytes], Any], photographs: list[bytes], count: int, used: dict[str, float]
+) -> dict[str, Any]:
+    """The rate of a stage beside that of bare `work`: `CORES` times one process, and a process a core."""
+    bare, together = rate(work, photographs), rate_together(work, photographs)
     return {
         "photographs": count,
         "cores": CORES,
         "bare_per_s_one_process": round(bare[0], 1),
+        "bare_per_s_all_cores": round(together, 1),
         "stage_per_s": round(count / used["seconds"], 1),
         "share_wall": round(count / used["seconds"] / (CORES * bare[0]), 3),
+        "share_of_all_cores": round(count / used["seconds"] / together, 3),
         "share_cpu": round(count / used["cpu_s"] / bare[1], 3),
         "peak_mb": round(used["peak_mb"]),
     }
@@ -107,27 +136,29 @@ def detect_speed(count: int, folder: Path) -> dict[str, Any]:
     pack(work / "data/raw", count)
     decoding, detector = load(DecodeConfig, "decode"), load(DetectorConfig, "detector")
     images = [decode(data, decoding) for _, _, data in variants(100)]
-    bare = rate(lambda i: detect(images[i[0]], detector), [bytes([i]) for i in range(100)])
-    return compared(bare, count, stage(work, "landmarks"))
+    used = stage(work, "landmarks")
+    return compared(lambda i: detect(images[i[0]], detector), [bytes([i]) for i in range(100)], count, used)
 
 
-def align_speed(count: int, folder: Path) -> dict[str, Any]:
+def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
     """The align stage against one process that decodes with OpenCV and warps."""
     cv2.setNumThreads(1)
     work = project(folder / "p")
     points = known_points(folder)
-    pack(work / "data/raw", count, points)
+    pack(work / "data/raw", count, points, side)
     stage(work, "landmarks")
-    photographs = [(data, person) for _, person, data in variants(1000) if person in points]
-    matrices = {p: similarity(np.array([float(v) for v in points[p].split()]).reshape(5, 2)) for p in points}
+    entries = [e for e in read_index(work / "data/raw") if e.points][:1000]
+    photographs = [(read_photograph(work / "data/raw", e.shard, e.offset, e.bytes), e.points) for e in entries]
+    matrices = {p: similarity(np.array(p.split(), dtype=float).reshape(5, 2)) for _, p in photographs}
 
     def bare(i: bytes) -> np.ndarray:
-        data, person = photographs[int.from_bytes(i, "big")]
+        data, points = photographs[int.from_bytes(i, "big")]
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        return warp(np.asarray(image, dtype=np.uint8), matrices[person], 64)
+        return warp(np.asarray(image, dtype=np.uint8), matrices[points], 64)
 
-    measured = rate(bare, [i.to_bytes(2, "big") for i in range(len(photographs))])
-    return compared(measured, count, stage(work, "align"))
+    used = stage(work, "align")
+    numbers = [i.to_bytes(2, "big") for i in range(len(photographs))]
+    return {"side_px": side, **compared(bare, numbers, count, used)}
 
 
 def known_points(folder: Path) -> dict[str, str]:
@@ -160,7 +191,7 @@ def added(count: int, folder: Path) -> dict[str, Any]:
         params = yaml.safe_load((work / "params.yaml").read_text())
         params["source"]["path"] = "photographs"
         (work / "params.yaml").write_text(yaml.safe_dump(params))
-        used = {s: stage(work, s) for s in ("download", "landmarks", "align", "validate")}
+        used = {s: stage(work, s) for s in ("download", "landmarks", "align", "validate", "pyramid")}
         found[name] = {s: {k: round(v, 2) for k, v in u.items()} for s, u in used.items()}
     return found
 
@@ -172,7 +203,7 @@ def memory(count: int, folder: Path) -> dict[str, Any]:
     for n in (1000, count):
         work = project(folder / f"n{n}")
         pack(work / "data/raw", n, points)
-        used = {s: stage(work, s) for s in ("landmarks", "align", "validate")}
+        used = {s: stage(work, s) for s in ("landmarks", "align", "validate", "pyramid")}
         found[str(n)] = {s: {k: round(v, 1) for k, v in u.items()} for s, u in used.items()}
         shutil.rmtree(work)
     return found
@@ -183,10 +214,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["detect", "align", "added", "memory"])
     parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels of the photographs, for align")
     chosen = parser.parse_args()
     work, default = {
         "detect": (detect_speed, 1000),
-        "align": (align_speed, 12_000),
+        "align": (functools.partial(align_speed, side=chosen.side), 12_000),
         "added": (added, 12_000),
         "memory": (memory, 100_000),
     }[chosen.what]

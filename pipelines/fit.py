@@ -6,29 +6,34 @@ only) what the next finer level trains on.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from lapcvae.config import load, parse
-from lapcvae.data.batches import PackedImages
-from lapcvae.errors import ConfigError, DataError
+from lapcvae.errors import ConfigError
 from lapcvae.evaluation.grids import level_pictures
-from lapcvae.io.atomic import atomic_folder, read_json, sha256_file, write_json, write_text
-from lapcvae.models.scale import scale_of
+from lapcvae.io.atomic import atomic_folder
+from lapcvae.models.level import LevelCVAE
+from lapcvae.models.scale import half_scale, scale_of
 from lapcvae.models.settings import resolve
-from lapcvae.models.storage import Description, save_level
+from lapcvae.models.storage import WEIGHTS, Description, load_weights, save_level
+from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.pyramid.stored import StoredPyramid, read_pyramid
 from lapcvae.registry import tracking
-from lapcvae.training.arrays import LevelArrays
-from lapcvae.training.loop import TrainingResult, train
+from lapcvae.training.arrays import LevelArrays, coarser_latents, open_arrays, prepare_prior
+from lapcvae.training.checkpoint import Checkpoints
+from lapcvae.training.loop import train
+from lapcvae.training.processes import these_processes
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
+from lapcvae.training.scratch import digests, key_of, scratch_folder
 from lapcvae.training.settings import TrainingSettings
+from lapcvae.training.trainable import LevelTraining, Trainable
+from lapcvae.training.vae_gan import FEATURE_WEIGHT, VaeGanTraining
+from pipelines.records import sweep, write_records
 
 PYRAMID = Path("data/pyramid")
 
@@ -39,10 +44,15 @@ class Job:
 
     updates: optimiser steps. model, training: keys that override the shared sections of these names. after: what a
     level waits for: the folder of the coarser level's rebuilt images, or the pyramid itself for the coarsest.
+    warm_start: the folder of a trained model of the same shapes whose weights are the first ones; "" for random ones.
+    objective: `bound`, or for baselines `vae_gan` (training/vae_gan.py), where feature_weight is its gamma.
     """
 
     updates: int
     after: str = ""
+    warm_start: str = ""
+    objective: Literal["bound", "vae_gan"] = "bound"
+    feature_weight: float = FEATURE_WEIGHT
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -59,37 +69,64 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
     settings = parse(TrainingSettings, merged, key)
     seed = load(int, "seed")
     description = _describe(stored, key, job, level)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = these_processes()
     # On a GPU some of the operations used have no deterministic form, and would be refused.
-    if device.type == "cpu":  # the same as use_deterministic_algorithms(True), without its import of the compiler (4 s)
+    if processes.device.type == "cpu":  # use_deterministic_algorithms(True), without its import of the compiler (4 s)
         torch.set_deterministic_debug_mode("error")
+    else:
+        torch.backends.cudnn.benchmark = True
     torch.manual_seed(int(np.random.SeedSequence([seed, 3, description.level]).generate_state(1)[0]))
     model = description.build()
-    arrays, inputs = _arrays(description.level, description.depth, Path(job.after), device)
+    data = open_arrays(
+        description.level, description.depth, description.settings, PYRAMID, Path(job.after), processes.device
+    )
+    files = list(data.files)
+    if job.warm_start:
+        load_weights(model, Path(job.warm_start))
+        files.append(Path(job.warm_start, WEIGHTS))
+    prepare_prior(model, data.training, rows["train"])
+    inputs = digests(files)
     resolved = {"model": asdict(description.settings), "training": asdict(settings), "seed": seed}
-    with tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run:
+    trainable = _trainable(job, model, data.training, stored.kind)
+    if not processes.first:
+        train(trainable, rows, settings, seed, processes, name)
+        processes.close()
+        return f"process {processes.rank} of {processes.count}"
+    key = key_of({**resolved, "description": asdict(description), "name": name}, inputs)
+    with (
+        scratch_folder(name, key) as scratch,
+        tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run,
+    ):
+        sweep(name)
         result = train(
-            model, arrays, rows, stored.kind, settings, seed, device, name,
+            trainable, rows, settings, seed, processes, name, Checkpoints(scratch, key),
             lambda row: run.log(int(row["update"]), row),
         )  # fmt: skip
-        calibrate_sigma(model, arrays, rows["train"], stored.kind, seed)
-        for title, picture in level_pictures(model, arrays, rows["val"], stored.kind, seed).items():
+        processes.close()
+        calibrate_sigma(model, data.composed, rows["train"], stored.kind, seed)
+        for title, picture in level_pictures(model, data.composed, rows["val"], stored.kind, seed).items():
             run.picture(title, picture)
         if level is not None:
             with atomic_folder(Path("data/rebuilt", name)) as folder:
-                write_rebuilt(model, arrays, stored.kind, folder)
+                write_rebuilt(model, data.composed, stored.kind, folder, composed=not data.apart)
         with atomic_folder(Path("models", name)) as folder:
             save_level(model, description, folder)
-            write_json(folder / "metrics.json", {k: v for k, v in result.curve[-1].items() if np.isfinite(v)})
-            write_text(folder / "curve.csv", _csv(result.curve))
-            write_json(folder / "run.json", _record(run.record_id, inputs, result))
+            write_records(folder, result, run.record_id, inputs)
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (
         f"{settings.updates} updates, {result.images_per_second:.0f} images/s, "
         f"{result.peak_memory_bytes / 2**30:.2f} GiB; rate {last['rate_nats']:.0f} nats, "
         f"sigma {255 * last['sigma']:.2f} of 255, held-out loss {last['val_loss_nats']:.0f} nats"
+        + (f"; {result.unused_latents} of {result.latents} latents unused" if result.unused_latents else "")
+        + (f"; {result.passed_over} updates passed over, {result.rollbacks} returns" if result.passed_over else "")
     )
+
+
+def _trainable(job: Job, model: LevelCVAE, arrays: LevelArrays, kind: PyramidKind) -> Trainable:
+    if job.objective == "vae_gan":
+        return VaeGanTraining(model, arrays, job.feature_weight)
+    return LevelTraining(model, arrays, kind)
 
 
 def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> Description:
@@ -97,7 +134,13 @@ def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> D
     if level is None:
         whole = stored.statistics["1"]
         statistics = {"1": {**whole, "band_std": float(np.sqrt(np.mean(np.square(whole["std"]))))}}
-        return Description(1, 1, stored.sides[0], stored.kind, settings, scale_of(statistics, 1, 1))
+        published = settings.network == "published"
+        if job.objective == "vae_gan" and not published:
+            raise ConfigError(f"params.yaml: `{key}`: `objective: vae_gan` needs `network: published`")
+        scale = half_scale() if published else scale_of(statistics, 1, 1)
+        return Description(1, 1, stored.sides[0], stored.kind, settings, scale)
+    if job.objective != "bound":
+        raise ConfigError(f"params.yaml: `{key}.objective`: a level has `bound`; {job.objective} is for baselines")
     levels = load(dict[str, Any], "levels")
     wanted = {str(k) for k in range(1, stored.depth + 1)}
     if set(levels) != wanted:
@@ -106,40 +149,6 @@ def _describe(stored: StoredPyramid, key: str, job: Job, level: int | None) -> D
             f"{', '.join(map(str, stored.sides))} px has levels {', '.join(sorted(wanted))}; add or remove levels, or "
             "change `pyramid.coarsest` or `align.size_px`"
         )
-    scale = scale_of(stored.statistics, level, stored.depth)
-    return Description(level, stored.depth, stored.sides[level - 1], stored.kind, settings, scale)
-
-
-def _arrays(level: int, depth: int, after: Path, device: torch.device) -> tuple[LevelArrays, list[Path]]:
-    """What a level trains from, and the files read."""
-    own = PYRAMID / f"x{level}.npy"
-    if level == depth:
-        return LevelArrays(PackedImages(own, device)), [own]
-    image, mean = after / "image.npy", after / "mean.npy"
-    arrays = LevelArrays(
-        PackedImages(own, device),
-        PackedImages(image, device),
-        PackedImages(mean, device),
-        float(read_json(after / "level.json")["log_sigma"]),
-    )
-    if arrays.coarse_image is None or arrays.coarse_image.count != arrays.images.count:
-        raise DataError(f"{image}: holds another number of photographs than {own}; run `dvc repro` to make both anew")
-    return arrays, [own, image, mean]
-
-
-def _record(run_id: str, inputs: list[Path], result: TrainingResult) -> dict[str, Any]:
-    return {
-        "mlflow_run_id": run_id,
-        "inputs": {str(path): sha256_file(path) for path in inputs},
-        "seconds": result.seconds,
-        "images_per_second": result.images_per_second,
-        "peak_memory_bytes": result.peak_memory_bytes,
-    }
-
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    scale = scale_of(stored.statistics, level, stored.depth, stored.kind)
+    latents = coarser_latents(settings, level == stored.depth, Path(job.after))
+    return Description(level, stored.depth, stored.sides[level - 1], stored.kind, settings, scale, latents)

@@ -1,6 +1,7 @@
 """Imports run one way, heavy tools stay in their rooms, and the core needs torch, numpy and little else."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +16,11 @@ ROOMS = {
     "mlflow": "src/lapcvae/registry/",
     "prefect": "pipelines/flows/",
     "great_expectations": "src/lapcvae/data/expectations.py",
+    "accelerate": "src/lapcvae/training/processes.py",
 }
 CORE_NEEDS = {"torch", "numpy", "yaml", "safetensors", "tqdm"}
 CORE = ("pyramid", "models", "training")
+CORE_MAY_USE = {"accelerate"}  # imported where there are several processes only
 
 
 def _module(path: Path) -> str:
@@ -68,7 +71,15 @@ def test_core_needs_little(room: str) -> None:
     assert modules
     files = {file for module in modules for file in closure(module, ROOT)}
     outside = {name.split(".")[0] for file in files for name in _names(ROOT / file)} - {"lapcvae", "__future__"}
-    assert outside - set(sys.stdlib_module_names) <= CORE_NEEDS
+    assert outside - set(sys.stdlib_module_names) <= CORE_NEEDS | CORE_MAY_USE
+
+
+def test_training_imports_no_more_than_the_core_needs() -> None:
+    """What the core may use is not imported before it is needed, nor PyTorch's compiler, which takes seconds."""
+    heavy = [*CORE_MAY_USE, "torch._dynamo"]
+    code = f"import sys, lapcvae.training.loop; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_module_has_a_place() -> None:

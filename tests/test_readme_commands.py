@@ -55,6 +55,9 @@ def _dvc(arguments: list[str]) -> None:
         raise AssertionError(f"dvc {shlex.join(arguments)}: DVC does not know this") from error
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for setting in getattr(parsed, "set_param", None) or []:
+        if setting.startswith("+profiles="):
+            assert (ROOT / "profiles" / f"{setting.partition('=')[2]}.yaml").exists(), f"there is no {setting}"
+            continue
         node = params
         for key in setting.partition("=")[0].split("."):
             assert key in node, f"params.yaml has no {setting.partition('=')[0]}"
@@ -126,6 +129,9 @@ def test_pages_quote_commands() -> None:
         "prefect server satrt",
         "prefect server start --prot 4200",
         "PORT=1 make ui && make repor",
+        "lapcvae smaple models --out faces.png",
+        "lapcvae sample models --out faces.png --tmeperature 0.5",
+        "python -m pip instal torch",
     ],
 )
 def test_wrong_command_is_noticed(wrong: str) -> None:

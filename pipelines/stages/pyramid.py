@@ -16,7 +16,8 @@ from pipelines.stage import run_stage
 def work() -> str:
     images = np.load("data/aligned/images.npy", mmap_mode="r", allow_pickle=False)
     splits = [row.split for row in read_manifest(Path("data/aligned/manifest.csv")) if row.status == "accepted"]
-    stored = write_pyramid(images, splits, load(PyramidConfig, "pyramid"), Path("data/pyramid"))
+    cache = Path(".cache/pyramid/levels.sqlite")
+    stored = write_pyramid(images, splits, load(PyramidConfig, "pyramid"), Path("data/pyramid"), cache)
     counts = ", ".join(f"{count} {name}" for name, count in stored.photographs.items())
     return f"{' > '.join(map(str, stored.sides))} px; {counts}"
 

@@ -30,7 +30,7 @@ def work() -> str:
         raise ConfigError(f"{PARAMS_FILE}: `tracking.primary_metric`: {config.primary_metric} is not in metrics.json")
     data_digest = read_json(PYRAMID)["data_digest"]
     levels = [MODELS / f"level{k}" for k in range(1, read_json(MODELS / "level1/model.json")["depth"] + 1)]
-    trained = [*reversed(levels), *(MODELS / name for name in params["baselines"])]
+    trained = [*reversed(levels), *(MODELS / name for name in (*params["baselines"], *params["end_to_end"]))]
     spool.deliver()
     made_by = {folder.name: spool.resolve(read_json(folder / "run.json")["mlflow_run_id"]) for folder in trained}
     run_id = tracking.finish_pipeline(

@@ -12,9 +12,12 @@ from lapcvae.config import PARAMS_FILE
 from lapcvae.data.account import as_text
 from lapcvae.data.prepare import prepare as prepare_photographs
 from lapcvae.data.summary import accept
+from lapcvae.editing import commands as editing
 from lapcvae.errors import LapcvaeError
+from lapcvae.evaluation import commands as evaluation
 from lapcvae.io.atomic import write_json
 from lapcvae.registry.commands import app as registry_commands
+from lapcvae.registry.located import located
 
 Identity = Literal["folder", "none"]
 
@@ -25,8 +28,16 @@ app.registered_commands.extend(registry_commands.registered_commands)
 
 
 @app.callback()
-def lapcvae() -> None:
+def lapcvae(context: typer.Context) -> None:
     """A Laplacian pyramid of conditional variational autoencoders, for face photographs."""
+    context.obj = located  # how commands of other rooms open MODEL
+
+
+app.command()(editing.reconstruct)
+app.command()(editing.sample)
+app.command()(editing.edit)
+app.command()(editing.interpolate)
+app.command()(evaluation.evaluate)
 
 
 @app.command()

@@ -43,6 +43,14 @@ class TrainingError(LapcvaeError):
     """Training cannot go on, for example after repeated non-finite losses."""
 
 
+class StoppedError(LapcvaeError):
+    """SIGINT or SIGTERM ended training; it goes on from a checkpoint. `exit_code` is the shell's, 128 + the signal."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
 class PipelineError(LapcvaeError):
     """DVC or a stage it ran failed. `exit_code` is the stage's own, or DVC's where no stage was run."""
 

@@ -43,9 +43,13 @@ def test_a_mirrored_face_does_not_fit() -> None:
     assert residual(mirrored, similarity(mirrored)) > 0.5
 
 
-def test_one_point_five_times_is_refused() -> None:
-    with pytest.raises(ValueError, match="one point"):
-        similarity(np.full((5, 2), 7.0))
+def test_one_point_five_times_has_no_similarity() -> None:
+    matrices = similarity(np.stack([np.full((5, 2), 7.0), POINTS]))
+    assert np.isnan(matrices[0]).all()
+    assert np.allclose(matrices[1], np.eye(2, 3))
+    frames = np.array([[100, 100], [178, 218]])
+    assert np.isnan(border_share(matrices, frames, 64)[0])
+    assert border_share(matrices, frames, 64)[1] == 0
 
 
 @pytest.mark.parametrize("size", [64, 128])
@@ -93,8 +97,9 @@ def test_outside_is_reflected_and_told() -> None:
     matrix = turned(0, 1.0, (15 + 74, 40))  # the photograph's left edge is in the middle of the crop
     face = warp(image, matrix, 148)
     assert face.min() == 200
-    assert border_share(matrix, 100, 100, 148) == pytest.approx(1 - 74 * 100 / 148**2, abs=1e-3)
-    assert border_share(turned(0, 1, (1000, 1000)), 100, 100, 64) == 1.0
+    frame = np.array([[100, 100]])
+    assert border_share(matrix[None], frame, 148)[0] == pytest.approx(1 - 74 * 100 / 148**2, abs=1e-3)
+    assert border_share(turned(0, 1, (1000, 1000))[None], frame, 64)[0] == 1.0
 
 
 def test_measures_of_known_faces() -> None:

@@ -9,6 +9,7 @@ from lapcvae.data.batches import PackedImages
 from lapcvae.errors import DataError
 from lapcvae.evaluation import report, sheets, table
 from lapcvae.evaluation.evaluate import Evaluation, evaluate
+from lapcvae.evaluation.intervals import Against
 from lapcvae.models.cascade import Cascade
 from lapcvae.models.level import LevelCVAE
 from lapcvae.models.scale import scale_of
@@ -92,7 +93,25 @@ def test_the_report_is_one_page_that_needs_no_network(
     model: Cascade, photographs: PackedImages, measured: Evaluation
 ) -> None:
     training = {"updates": 30, "images_seen": 240, "seconds": 1.0, "peak_memory_bytes": 1}
-    metrics = {name: {**measured.metrics, "training": training} for name in ("lapcvae", "vae")}
+    drawn = {"n": 10, "sharpness_ratio": 0.5, "band_energy_ratio": {"px32": 0.2, "px16": 0.7}}
+    distance = {"value": 1.5, "ci95_low": 1.2, "ci95_high": 1.8}
+    metrics = {
+        name: {
+            **measured.metrics,
+            "training": training,
+            "samples": drawn,
+            "kd_net": {"n": 10, "floor": 0.01, "reconstructions": distance, "samples": distance},
+            "nearest_training": {
+                "samples_median": 30.0,
+                "reconstructions_median": 40.0,
+                "held_out_median": 41.0,
+                "repeated_share": 0.02,
+            },
+        }
+        for name in ("lapcvae", "vae")
+    }
+    columns = measured.images
+    metrics["lapcvae"]["against"] = {"vae": Against(columns, columns, TEST.astype(str)).differences()}
     curve = [
         {"images_seen": 100.0 * i, "loss_nats": 9.0 / i, "val_loss_nats": 10.0 / i, "rate_nats": float(i)}
         for i in range(1, 6)
@@ -103,15 +122,18 @@ def test_the_report_is_one_page_that_needs_no_network(
         "samples": sheets.samples(model, 12, 1.0, 0),
         "samples_cool": sheets.samples(model, 12, 0.7, 0),
     }
+    pictures |= dict.fromkeys(("nearest", "partial", "edited", "interpolated"), pictures["samples"])
     data = {
         "photographs": {"train": 5, "val": 6, "test": 10},
         "summary": {"photographs": 23, "accepted": 21, "rejected": {"no_face": 2}},
     }
-    settings = {"text": "a: <b>", "finer_temperature": 0.5}
+    settings = {"text": "a: <b>", "finer_temperature": 0.5, "notes": ["<network> is absent"]}
     page = report.render(metrics, {"level1": curve, "level2": curve}, pictures, data, settings)
     fetched = re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']+)|url\((?!["']?[#d])|<script|@import""", page)
     assert fetched == []
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 8
+    for text in ("against vae", "kd_net, n = 10", "1.5 (1.2 to 1.8)", "&lt;network&gt; is absent", "samples, 32 px"):
+        assert text in page, text
     assert "rejected: no_face" in page
     assert "a: &lt;b&gt;" in page
     assert page == report.render(metrics, {"level1": curve, "level2": curve}, pictures, data, settings)

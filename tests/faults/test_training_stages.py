@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
+from lapcvae.models.level import LevelScale
+from lapcvae.models.settings import ModelSettings
+from lapcvae.models.storage import Description, save_level
 from lapcvae.pyramid.laplacian import PyramidConfig
 from lapcvae.pyramid.stored import write_pyramid
 
@@ -35,7 +38,7 @@ def run(project: Path, params: dict[str, Any], *arguments: str) -> subprocess.Co
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
         capture_output=True,
         text=True,
         check=False,
@@ -80,4 +83,19 @@ def test_a_diverging_run_is_our_failure_and_writes_nothing(project: Path, params
     params["levels"]["3"]["updates"] = 20
     done = run(project, params, "pipelines.stages.train", "3")
     assert done.returncode == 1
-    assert "no longer finite" in done.stderr
+    assert "in a row had an exploding or non-finite loss or gradient at update 20, and 3 returns" in done.stderr
+    assert "lower `learning_rate` or `clip_norm` in params.yaml" in done.stderr
+
+
+def test_a_warm_start_from_another_model(project: Path, params: dict[str, Any]) -> None:
+    scale = LevelScale((0.5, 0.4, 0.3), 0.2, (0.5, 0.4, 0.3), 0.2)
+    other = Description(1, 1, 16, "burt", ModelSettings(width=16, latent="vector", latent_size=128), scale)
+    save_level(other.build(), other, project / "other")
+    params["levels"]["3"]["warm_start"] = "other"
+    done = run(project, params, "pipelines.stages.train", "3")
+    assert done.returncode == 2
+    assert "other/weights.safetensors: does not fit the model's settings" in done.stderr
+    params["levels"]["3"]["warm_start"] = "nowhere"
+    done = run(project, params, "pipelines.stages.train", "3")
+    assert done.returncode == 2
+    assert "nowhere/weights.safetensors: not found" in done.stderr

@@ -23,3 +23,19 @@ def test_an_unknown_key_is_named_where_it_stands() -> None:
         resolve({"preset": "newest"}, {}, "levels.2.model")
     with pytest.raises(ConfigError, match="`width` must be at least 1"):
         resolve({}, {"width": 0}, "levels.2.model")
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"sigma": "fixed"}, "`sigma_255` above 0 and `sigma: fixed` go together"),
+        ({"sigma_255": 3.0}, "`sigma_255` above 0 and `sigma: fixed` go together"),
+        ({"condition": "noisy_true"}, "`true_noise` above 0 and `condition: noisy_true` go together"),
+        ({"condition": "true", "condition_noise": 0.5}, "`condition_noise` goes with `condition: rebuilt`"),
+        ({"prior": "hyper"}, "choose one of 'decoder_stats', 'latent', 'ancestral', 'standard'"),
+        ({"likelihood": "cauchy"}, "choose one of 'gaussian', 'laplace', 'pixelcnn'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(own: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        resolve({}, own, "levels.2.model")

@@ -46,9 +46,34 @@ def test_missing_files(folder: Path) -> None:
         load_level(folder)
 
 
-def test_a_pickle_is_never_loaded(folder: Path) -> None:
-    torch.save({"a": torch.zeros(1)}, folder / "weights.safetensors")
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path, zipped: bool) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save(Payload(), folder / "weights.safetensors", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match="could run code"):
+        load_level(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_header_may_have_the_length_that_a_pickle_begins_with(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    tensors = load_file(path)
+    lengths = set()
+    for padding in range(0, 256, 8):
+        save_file(tensors, path, metadata={"padding": "x" * padding})
+        lengths.add(path.read_bytes()[0])
+        assert load_level(folder)
+    assert 0x80 in lengths
+
+
+def test_weights_of_another_type(folder: Path) -> None:
+    tensors = load_file(folder / "weights.safetensors")
+    tensors["log_sigma"] = torch.tensor(1)
+    save_file(tensors, folder / "weights.safetensors")
+    with pytest.raises(ModelError, match=r"log_sigma.*torch.int64"):
         load_level(folder)
 
 

@@ -175,3 +175,23 @@ def test_training_again_gives_the_same_bytes(week: dict[str, Step]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sha256_file(weights) == week["first"].weights["level1"]
+
+
+def test_vae_gan_and_levels_trained_together_are_stages_and_lines_of_the_same_table(week: dict[str, Step]) -> None:
+    """Comes last: it adds both to the project."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    published = {"network": "published", "latent": "vector", "latent_size": 8}
+    params["baselines"]["vae_gan"] = {"updates": 2, "objective": "vae_gan", "model": published}
+    params["end_to_end"] = {"tuned": {"updates": 2}}
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    step = _repro()
+    assert {"train_baseline@vae_gan", "train_end_to_end@tuned"} < set(step.ran)
+    assert not {"train@1", "train@2", "train@3"} & set(step.ran)
+    metrics = json.loads(Path("reports/metrics.json").read_text())
+    assert metrics["tuned"]["latents"] == metrics["lapcvae"]["latents"]
+    assert metrics["tuned"]["training"]["updates"] == 2
+    assert metrics["vae_gan"]["parameters"] > 20_000_000
+    assert {run.info.run_name for run in _children(_pipelines()[-1])} == {"vae_gan", "tuned"}
+    for k in (1, 2, 3):
+        tuned, greedy = (Path("models", part, f"level{k}/weights.safetensors") for part in ("tuned/levels", ""))
+        assert sha256_file(tuned) != sha256_file(greedy)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lapcvae.pyramid.filters import expand, reduce
 from lapcvae.pyramid.laplacian import build, collapse, level_sides
 
-KINDS = ["burt", "bilinear"]
+KINDS = ["burt", "bilinear", "haar"]
 
 
 @pytest.mark.parametrize("side", [8, 32, 64, 128])

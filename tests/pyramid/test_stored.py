@@ -1,4 +1,6 @@
 import itertools
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +70,22 @@ def test_a_damaged_pyramid_is_said(images: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "p/splits.npy").write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(DataError, match="dvc repro pyramid"):
         read_pyramid(tmp_path / "p")
+
+
+def test_new_photographs_alone_are_worked_on_and_no_byte_depends_on_it(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8)
+    splits = [SPLITS[i % len(SPLITS)] for i in range(300)]
+    cache = tmp_path / "levels.sqlite"
+    config = PyramidConfig(coarsest=8)
+    old = [i for i in range(300) if i % 7]  # the new ones stand between the old ones
+    write_pyramid(images[old], [splits[i] for i in old], config, tmp_path / "old", cache)
+    with closing(sqlite3.connect(cache)) as db:
+        kept = list(db.execute("SELECT rowid, key FROM entries ORDER BY rowid"))
+        assert len(kept) == len(old)
+        write_pyramid(images, splits, config, tmp_path / "grown", cache)
+        now = list(db.execute("SELECT rowid, key FROM entries ORDER BY rowid"))
+    assert len(now) == 300
+    assert now[: len(old)] == kept  # what was there was not worked out again
+    write_pyramid(images, splits, config, tmp_path / "afresh")
+    for name in ("x1.npy", "x2.npy", "x3.npy", "splits.npy", "pyramid.json"):
+        assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "afresh" / name).read_bytes()

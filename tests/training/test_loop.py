@@ -12,9 +12,11 @@ from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.ema import WeightAverage
 from lapcvae.training.loop import TrainingResult, train
 from lapcvae.training.objective import terms
+from lapcvae.training.processes import Processes
 from lapcvae.training.rebuild import calibrate_sigma
 from lapcvae.training.settings import TrainingSettings
-from tests.training.conftest import CPU, Small
+from lapcvae.training.trainable import LevelTraining
+from tests.training.made import CPU, Small
 
 STYLES = [
     {},
@@ -26,7 +28,9 @@ STYLES = [
 def run(
     small: Small, level: LevelCVAE, arrays: LevelArrays, settings: TrainingSettings | None = None
 ) -> TrainingResult:
-    return train(level, arrays, small.rows, "burt", settings or small.training, 0, CPU, "test")
+    return train(
+        LevelTraining(level, arrays, "burt"), small.rows, settings or small.training, 0, Processes(CPU), "test"
+    )
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -50,7 +54,7 @@ def test_training_twice_gives_the_same_bytes(small: Small) -> None:
 def test_another_seed_gives_other_weights(small: Small) -> None:
     levels = [small.level(2) for _ in range(2)]
     for seed, level in enumerate(levels):
-        train(level, small.arrays(2), small.rows, "burt", small.training, seed, CPU, "test")
+        train(LevelTraining(level, small.arrays(2), "burt"), small.rows, small.training, seed, Processes(CPU), "test")
     assert not torch.equal(levels[0].log_sigma, levels[1].log_sigma) or any(
         not torch.equal(a, b) for a, b in zip(levels[0].parameters(), levels[1].parameters(), strict=True)
     )
@@ -104,7 +108,7 @@ def test_a_diverging_run_stops_with_advice(small: Small) -> None:
     level = small.level(2)
     with torch.no_grad():
         next(level.encoder.parameters()).fill_(float("nan"))
-    with pytest.raises(TrainingError, match="no longer finite at update 10"):
+    with pytest.raises(TrainingError, match="no longer finite at update 10, and 3 returns"):
         run(small, level, small.arrays(2))
 
 
@@ -115,7 +119,7 @@ def test_the_average_has_its_half_life_in_images() -> None:
         average = WeightAverage(model, half_life_images=100)
         nn.init.ones_(model.weight)
         for seen in range(batch, 101, batch):
-            average.update(model, 10**6 + seen, batch)
+            average.update(10**6 + seen, batch)
         assert float(average.state["weight"]) == pytest.approx(0.5)
 
 
@@ -126,6 +130,6 @@ def test_no_average_keeps_the_last_weights(small: Small) -> None:
     with torch.no_grad():
         for parameter in level.parameters():
             parameter.add_(1)
-    kept.update(level, 8, 8)
+    kept.update(8, 8)
     assert all(torch.equal(value, kept.state[name]) for name, value in level.state_dict().items())
     assert run(small, level, small.arrays(2), settings).curve[-1]["update"] == 3

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
-import json
+import marshal
+import os
+import struct
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,23 +15,24 @@ from pathlib import Path
 
 import numpy as np
 
-from lapcvae.data.cache import ContentCache, key_of
+from lapcvae.data.ahead import batched, one_ahead
 from lapcvae.data.decode import DecodeConfig, decode_again
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.judge import AlignConfig, judge, reject
-from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row
+from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row, values_of
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.sight import Sight, read_sights
 from lapcvae.data.split import SPLITS, SplitConfig, split_of
-from lapcvae.data.warp import Look, measure, warp
+from lapcvae.data.warp import measure, warp
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import atomic_folder
+from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
 
 _CHUNK = 64  # photographs a task
 _BATCH = 1024  # photographs looked up and written at a time
-_FORMAT = "2"  # part of the cache key; raise it when the warp or the measures change
+_FORMAT = "3"  # part of the cache key; raise it when the warp or the measures change
 _OUTCOMES = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
@@ -51,7 +54,18 @@ class _Place:
     size: int
 
 
-_Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the similarity's six float64
+_Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the similarity's six float64, none if it is rejected
+_LOOK = struct.Struct("<4d")
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Photographs whose faces are known or being made: the rows, the key of each face, and the faces to come."""
+
+    rows: list[tuple[Row, bytes]]
+    known: dict[bytes, bytes]
+    missing: list[bytes]
+    coming: Iterator[bytes]
 
 
 def align(
@@ -77,54 +91,64 @@ def align(
         open_executor(executor) as workers,
         progress(label="align", unit=" photographs") as bar,
     ):
-        while batch := list(itertools.islice(rows, _BATCH)):
-            tasks: dict[bytes, _Task] = {}
-            for entry, _, matrix in batch:
-                if matrix is not None:
-                    packed = matrix.tobytes()
-                    key = key_of(version, entry.sha256, packed.hex())
-                    tasks[key] = (entry.shard, entry.offset, entry.bytes, packed)
+
+        def begin(batch: list[tuple[Row, _Task]]) -> _Batch:
+            tasks = {key_of(version, row.sha256, task[3].hex()): task for row, task in batch if task[3]}
+            keys = iter(tasks)
+            keyed = [(row, next(keys) if task[3] else b"") for row, task in batch]
             known = kept.get(list(tasks))
             missing = [key for key in tasks if key not in known]
-            results = workers.run(work, [tasks[key] for key in missing], _CHUNK, _crashed)
-            fresh = {key: result for key, result in zip(missing, results, strict=True) if result}
+            coming = workers.run(work, [tasks[key] for key in missing], _CHUNK, _crashed)
+            return _Batch(keyed, known, missing, coming)
+
+        def finish(batch: _Batch) -> None:
+            fresh = {key: face for key, face in zip(batch.missing, batch.coming, strict=True) if face}
             kept.put(fresh.items())
-            faces = iter([(known | fresh).get(key, b"") for key in tasks])
-            for _, row, matrix in batch:
-                if matrix is not None:
-                    _finish(row, next(faces), images, config)
+            faces = batch.known | fresh
+            for row, key in batch.rows:
+                if key:
+                    _finish(row, faces.get(key, b""), images, config)
                 manifest.write(row)
                 counts[row.reason or row.status] += 1
-            bar.update(len(batch))
+            bar.update(len(batch.rows))
+
+        one_ahead(batched(rows, _BATCH), begin, finish)
     return counts
 
 
 def _decided(
     inputs: AlignInputs, config: AlignConfig, split: SplitConfig, duplicates: DuplicatesConfig
-) -> Iterator[tuple[Entry, Row, np.ndarray | None]]:
-    """Every photograph with its row and, unless it is rejected by now, its similarity to the template."""
+) -> Iterator[tuple[Row, _Task]]:
+    """Every photograph's row and, unless it is rejected by now, its task.
+
+    Duplicates are known only when all photographs have been judged, so the rows wait on the disk until then.
+    """
     pixels, hashes, ranks = bytearray(), bytearray(), bytearray()
-    for _, row, matrix in _judged(inputs, config, split):
-        if matrix is not None:
-            pixels += bytes.fromhex(row.pixels_sha256)[:16]
-            hashes += bytes.fromhex(row.phash)
-            ranks.append(SPLITS.index(row.split))
-    digests = np.frombuffer(pixels, dtype="V16")
-    table = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES)
-    outcome, labels = decide(digests, table, np.frombuffer(ranks, dtype=np.uint8), duplicates.max_distance_bits)
-    names = _near_names(digests, labels)
-    candidate = 0
-    for entry, row, matrix in _judged(inputs, config, split):
-        if matrix is None:
-            yield entry, row, None
-            continue
-        row.near = names.get(int(labels[candidate]), "")
-        verdict = int(outcome[candidate])
-        candidate += 1
-        if verdict in _OUTCOMES:
-            reject(row, _OUTCOMES[verdict])
-            matrix = None
-        yield entry, row, matrix
+    with tempfile.TemporaryFile() as spool:
+        for batch in _judged(inputs, config, split):
+            for row, task in batch:
+                if task[3]:
+                    pixels += bytes.fromhex(row.pixels_sha256)[:16]
+                    hashes += bytes.fromhex(row.phash)
+                    ranks.append(SPLITS.index(row.split))
+            marshal.dump([(values_of(row), task) for row, task in batch], spool)
+        spool.seek(0)
+        digests = np.frombuffer(pixels, dtype="V16")
+        table = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES)
+        outcome, labels = decide(digests, table, np.frombuffer(ranks, dtype=np.uint8), duplicates.max_distance_bits)
+        names = _near_names(digests, labels)
+        decisions = iter(zip(outcome.tolist(), labels.tolist(), strict=True))
+        size = os.fstat(spool.fileno()).st_size
+        while spool.tell() < size:
+            for values, task in marshal.load(spool):
+                row = Row(*values)
+                if task[3]:
+                    verdict, label = next(decisions)
+                    row.near = names.get(label, "")
+                    if verdict in _OUTCOMES:
+                        reject(row, _OUTCOMES[verdict])
+                        task = (*task[:3], b"")
+                yield row, task
 
 
 def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:
@@ -138,20 +162,20 @@ def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:
     return names
 
 
-def _judged(
-    inputs: AlignInputs, config: AlignConfig, split: SplitConfig
-) -> Iterator[tuple[Entry, Row, np.ndarray | None]]:
-    for entry, sight in _seen(inputs):
-        row = Row(entry.name, inputs.source, entry.identity, entry.sha256, "accepted")
-        if sight is None:
-            reject(row, entry.reason)
-            yield entry, row, None
-            continue
-        matrix = judge(row, sight, config, aligned=bool(entry.points))
-        if matrix is not None:
-            row.group = row.identity or row.pixels_sha256
-            row.split = entry.split or split_of(row.group, split)
-        yield entry, row, matrix
+def _judged(inputs: AlignInputs, config: AlignConfig, split: SplitConfig) -> Iterator[list[tuple[Row, _Task]]]:
+    for batch in batched(_seen(inputs), _BATCH):
+        rows = [Row(entry.name, inputs.source, entry.identity, entry.sha256, "accepted") for entry, _ in batch]
+        for row, (entry, sight) in zip(rows, batch, strict=True):
+            if sight is None:
+                reject(row, entry.reason)
+        matrices = judge(rows, [sight for _, sight in batch], config, [bool(entry.points) for entry, _ in batch])
+        judged = []
+        for row, (entry, _), matrix in zip(rows, batch, matrices, strict=True):
+            if matrix is not None:
+                row.group = row.identity or row.pixels_sha256
+                row.split = entry.split or split_of(row.group, split)
+            judged.append((row, (entry.shard, entry.offset, entry.bytes, b"" if matrix is None else matrix.tobytes())))
+        yield judged
 
 
 def _seen(inputs: AlignInputs) -> Iterator[tuple[Entry, Sight | None]]:
@@ -182,7 +206,7 @@ def _align_one(place: _Place, task: _Task) -> bytes:
     shard, offset, size, packed = task
     image = decode_again(read_photograph(place.raw, shard, offset, size), place.decode)
     face = warp(image, np.frombuffer(packed).reshape(2, 3), place.size)
-    return json.dumps(measure(face)).encode() + b"\n" + face.tobytes()
+    return _LOOK.pack(*measure(face)) + face.tobytes()
 
 
 def _crashed(task: _Task) -> bytes:
@@ -193,9 +217,8 @@ def _finish(row: Row, packed: bytes, images: ImagesWriter, config: AlignConfig) 
     if not packed:
         reject(row, "crashed")
         return
-    end = packed.index(b"\n")
-    row.brightness, row.contrast, row.aligned_sharpness, row.black_share = Look(*json.loads(packed[:end]))
-    pixels = memoryview(packed)[end + 1 :]
+    row.brightness, row.contrast, row.aligned_sharpness, row.black_share = _LOOK.unpack_from(packed)
+    pixels = memoryview(packed)[_LOOK.size :]
     if row.contrast < config.min_contrast:
         reject(row, "flat")
     else:

@@ -42,37 +42,58 @@ class BatchOrder:
         return self._order
 
 
+# Share of the GPU's free memory that one array may take; what is larger is streamed.
+RESIDENT_SHARE = 0.25
+
+
 class PackedImages:
-    """A packed array of images on a device, read as B 3 S S fp32.
+    """A packed array of images, read as B 3 S S fp32 on a device.
 
     Arrays are N S S 3 (mirrored on reading) or N 2 S S 3 (orientation on axis 1); uint8 is divided by 255, fp16 is
-    read as it is.
+    read as it is. On the processor the file's mapping is read, so memory does not grow with the data. On a GPU the
+    packed array lies in its memory where it fits, and is otherwise streamed: rows are picked from the mapping into
+    page-locked memory, from which they are copied while the GPU computes.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: torch.device, resident: bool | None = None) -> None:
+        """resident: whether the array lies in the GPU's memory; by default where it fits."""
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not a readable packed array ({error}); run `dvc repro` to make it anew") from None
         if array.ndim not in (4, 5) or array.shape[-1] != 3:
             raise DataError(f"{path}: expected N S S 3 or N 2 S S 3, found {array.shape}")
+        if array.dtype not in (np.uint8, np.float16):
+            raise DataError(f"{path}: expected uint8 or float16, found {array.dtype}; run `dvc repro` to make it anew")
         self._oriented = array.ndim == 5
-        # On the processor the mapping itself is read, so memory does not grow with the data.
-        self._array = array if device.type == "cpu" else torch.from_numpy(np.array(array)).to(device)
-        self._device = device
+        self.device = device
         self.count, self.side = array.shape[0], array.shape[-2]
+        if resident is None:
+            resident = device.type == "cuda" and array.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+        self.resident = resident and device.type != "cpu"
+        self._array = torch.from_numpy(np.array(array)).to(device) if self.resident else array
 
-    def gather(self, rows: np.ndarray, flips: np.ndarray) -> Tensor:
-        """Images of these rows and orientations: B 3 S S fp32, stored channels last."""
+    def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(pixels as stored, flips) of these rows and orientations: on the device, or to be copied there."""
         if isinstance(self._array, np.ndarray):
             picked = self._array[rows, flips] if self._oriented else self._array[rows]
-            x = torch.from_numpy(picked)
-        else:
-            at = torch.from_numpy(rows).to(self._device)
-            x = self._array[at, torch.from_numpy(flips).to(self._device)] if self._oriented else self._array[at]
+            pixels, mirrored = torch.from_numpy(picked), torch.from_numpy(flips)
+            return (pixels, mirrored) if self.device.type == "cpu" else (pixels.pin_memory(), mirrored.pin_memory())
+        at, mirrored = (
+            torch.from_numpy(index).pin_memory().to(self.device, non_blocking=True) for index in (rows, flips)
+        )
+        return (self._array[at, mirrored] if self._oriented else self._array[at]), mirrored
+
+    def unpack(self, packed: tuple[Tensor, ...]) -> Tensor:
+        """B 3 S S fp32, stored channels last, of what `pick` returned, once it is on the device."""
+        x, flips = packed
         scale = 255.0 if x.dtype == torch.uint8 else 1.0
         x = x.permute(0, 3, 1, 2).float() / scale
         if not self._oriented:
-            mirrored = torch.from_numpy(flips).to(x.device).bool().view(-1, 1, 1, 1)
-            x = torch.where(mirrored, x.flip(-1), x)
+            x = torch.where(flips.bool().view(-1, 1, 1, 1), x.flip(-1), x)
         return x
+
+    def gather(self, rows: np.ndarray, flips: np.ndarray) -> Tensor:
+        """Images of these rows and orientations on the device: B 3 S S fp32, stored channels last."""
+        pixels, mirrored = self.pick(rows, flips)
+        return self.unpack((pixels.to(self.device), mirrored.to(self.device)))

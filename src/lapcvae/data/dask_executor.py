@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
+from lapcvae.data.ahead import AheadExecutor, Item, Lost, Result, each
 from lapcvae.errors import ConfigError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_AHEAD = 4  # chunks in flight a worker
 _CONNECT_S = 10
 
 
-class DaskExecutor:
+class DaskExecutor(AheadExecutor):
     """Runs a function over items on a cluster; a context manager, used as `executor.Executor` is.
 
     The cluster's workers must have this package and see the same files under the same paths.
@@ -38,7 +33,7 @@ class DaskExecutor:
         if not threads:
             self._client.close()
             raise ConfigError(f"executor.address: the Dask cluster at {address} has no workers")
-        self._count = min(workers or threads, threads)
+        super().__init__(min(workers or threads, threads))
 
     def __enter__(self) -> DaskExecutor:
         return self
@@ -48,39 +43,24 @@ class DaskExecutor:
     ) -> None:
         self._client.close()
 
-    def run(
-        self,
-        function: Callable[[Item], Result],
-        items: Iterable[Item],
-        chunk: int,
-        crashed: Callable[[Item], Result],
-    ) -> Iterator[Result]:
-        """As `executor.Executor.run`: results in order; an item that ends its workers costs only itself."""
-        source = iter(items)
-        waiting: deque[tuple[list[Item], Any]] = deque()
-        while True:
-            while len(waiting) < _AHEAD * self._count and (part := list(itertools.islice(source, chunk))):
-                waiting.append((part, self._submit(function, part)))
-            if not waiting:
-                return
-            part, future = waiting.popleft()
-            try:
-                yield from future.result()
-            except self._killed:
-                yield from self._one_by_one(function, part, crashed)
+    def _submit(self, function: Callable[[Any], Any], part: list[Any]) -> Any:
+        return self._client.submit(each, function, part, pure=False)
+
+    def _result(self, handle: Any) -> list[Any]:
+        try:
+            found: list[Any] = handle.result()
+        except self._killed:
+            raise Lost from None
+        return found
+
+    def _again(self, handle: Any, function: Callable[[Any], Any], part: list[Any]) -> Any:
+        return handle  # the scheduler gives what a lost worker held to another one
 
     def _one_by_one(
         self, function: Callable[[Item], Result], part: list[Item], crashed: Callable[[Item], Result]
     ) -> Iterator[Result]:
         for item in part:
             try:
-                yield from self._submit(function, [item]).result()
-            except self._killed:
+                yield from self._result(self._submit(function, [item]))
+            except Lost:
                 yield crashed(item)
-
-    def _submit(self, function: Callable[[Item], Result], part: list[Item]) -> Any:
-        return self._client.submit(_each, function, part, pure=False)
-
-
-def _each(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
-    return [function(item) for item in part]

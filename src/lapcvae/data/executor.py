@@ -1,25 +1,21 @@
-"""Many small tasks on all cores: results come back in the order of the items, with few in flight, so memory is flat."""
+"""Who works on photographs: this process, processes on all cores, or a Dask cluster; never what comes out."""
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from lapcvae.data.ahead import AheadExecutor, Item, Lost, Result, each, failed
 from lapcvae.data.dask_executor import DaskExecutor
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_AHEAD = 4  # chunks in flight a worker
+_Handle = tuple[ProcessPoolExecutor, "Future[list[Any]]"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +33,11 @@ class ExecutorConfig:
             raise ValueError("kind `dask` needs `address`")
 
 
-class Executor:
-    """Runs a function over items; a context manager. The processes start with the first piece of work."""
+class Executor(AheadExecutor):
+    """Local processes, or this one where `count` is 1; a context manager. They start with the first piece of work."""
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        super().__init__(count)
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Executor:
@@ -59,38 +55,28 @@ class Executor:
         chunk: int,
         crashed: Callable[[Item], Result],
     ) -> Iterator[Result]:
-        """`function` of each item, in order, `chunk` items at a time.
+        """See `AheadExecutor.run`; with one worker, nothing is done ahead and nothing is guarded."""
+        return map(function, items) if self._count == 1 else super().run(function, items, chunk, crashed)
 
-        `function` must be a module's function, items and results picklable. An item that ends its worker's process is
-        tried once more alone, and if it does so again its result is `crashed(item)`; the others lose nothing.
-        """
-        source = iter(items)
-        if self._count == 1:
-            yield from map(function, source)
-            return
-        waiting: deque[tuple[list[Item], Future[list[Result]]]] = deque()
-        while True:
-            while len(waiting) < _AHEAD * self._count and (part := list(itertools.islice(source, chunk))):
-                waiting.append((part, self._submit(function, part)))
-            if not waiting:
-                return
-            part, future = waiting.popleft()
-            try:
-                yield from future.result()
-            except BrokenProcessPool:
-                self._close()
-                yield from self._one_by_one(function, part, crashed)
-                waiting = deque((p, self._submit(function, p)) for p, _ in waiting)
-
-    def _submit(self, function: Callable[[Item], Result], part: list[Item]) -> Future[list[Result]]:
+    def _submit(self, function: Callable[[Any], Any], part: list[Any]) -> _Handle:
         if self._pool is None:
             self._pool = _pool(self._count)
         try:
-            return self._pool.submit(_each, function, part)
+            return self._pool, self._pool.submit(each, function, part)
         except BrokenProcessPool as error:  # it broke between two submissions: the same as breaking during this one
-            broken: Future[list[Result]] = Future()
-            broken.set_exception(error)
-            return broken
+            return self._pool, failed(error)
+
+    def _result(self, handle: _Handle) -> list[Any]:
+        pool, future = handle
+        try:
+            return future.result()
+        except (BrokenProcessPool, CancelledError):
+            if pool is self._pool:  # another run may have noticed first, and begun a new pool
+                self._close()
+            raise Lost from None
+
+    def _again(self, handle: _Handle, function: Callable[[Any], Any], part: list[Any]) -> _Handle:
+        return handle if handle[0] is self._pool else self._submit(function, part)
 
     def _one_by_one(
         self, function: Callable[[Item], Result], part: list[Item], crashed: Callable[[Item], Result]
@@ -135,7 +121,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _each(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
-    return [function(item) for item in part]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lapcvae.data.manifest import Row
-from lapcvae.data.sight import Face, Sight, point_array
+from lapcvae.data.sight import Face, Sight
 from lapcvae.data.template import HEIGHT_PX, WIDTH_PX, residual, rotation_deg, similarity
 from lapcvae.data.warp import border_share
 
@@ -48,47 +49,66 @@ def _from_middle(face: Face, sight: Sight) -> float:
     return math.hypot(left + width / 2 - (sight.width - 1) / 2, top + height / 2 - (sight.height - 1) / 2)
 
 
-def judge(row: Row, sight: Sight, config: AlignConfig, aligned: bool = False) -> np.ndarray | None:
-    """Fill in what is known before the warp; returns the similarity to the template, None if `row` is now rejected.
+def judge(
+    rows: Sequence[Row], sights: Sequence[Sight | None], config: AlignConfig, aligned: Sequence[bool]
+) -> list[np.ndarray | None]:
+    """Fill in what is known before the warp; returns the similarity to the template, None for what is now rejected.
 
-    A photograph that comes `aligned` from its makers (178 x 218 pixels) is taken as it is, whatever its points.
+    A photograph that comes `aligned` from its makers (178 x 218 pixels) is taken as it is, whatever its points; one
+    without a sight is rejected already. Many at once, because arrays cost as much for one as for hundreds.
     """
-    reason, matrix = _fit(row, sight, config, aligned)
-    if reason:
-        reject(row, reason)
-        return None
-    return matrix
+    faces = [None if sight is None else _face(row, sight, config) for row, sight in zip(rows, sights, strict=True)]
+    found = [(i, rows[i], face.points) for i, face in enumerate(faces) if face is not None]
+    matrices: list[np.ndarray | None] = [None] * len(rows)
+    if not found:
+        return matrices
+    points = np.array([values for _, _, values in found]).reshape(-1, 5, 2)
+    frames = np.array([(row.width, row.height) for _, row, _ in found], dtype=np.float64)
+    as_is = np.array([aligned[i] for i, _, _ in found]) & (frames == (WIDTH_PX, HEIGHT_PX)).all(1)
+    fitted = np.where(as_is[:, None, None], np.eye(2, 3), similarity(points))
+    residuals, turns = residual(points, fitted), rotation_deg(fitted)
+    borders = border_share(fitted, frames, config.size_px)
+    distances = np.hypot(*(points[:, 1] - points[:, 0]).T)
+    for n, (i, row, _) in enumerate(found):
+        row.eye_distance_px = round(float(distances[n]), 3)
+        if not as_is[n]:
+            if row.eye_distance_px < config.min_eye_distance_px:
+                reject(row, "small_face")
+                continue
+            if not np.isfinite(residuals[n]):  # all five points are one
+                reject(row, "poor_fit")
+                continue
+            row.rotation_deg, row.border_share = round(float(turns[n]), 3), round(float(borders[n]), 4)
+        row.residual = round(float(residuals[n]), 5)
+        reason = "" if as_is[n] else _misfit(row, config)
+        if reason:
+            reject(row, reason)
+        else:
+            matrices[i] = fitted[n]
+    return matrices
 
 
-def _fit(row: Row, sight: Sight, config: AlignConfig, aligned: bool) -> tuple[str, np.ndarray | None]:
+def _face(row: Row, sight: Sight, config: AlignConfig) -> Face | None:
+    """The face to align, None if `row` is now rejected for want of one."""
     row.pixels_sha256, row.phash, row.sharpness = sight.pixels_sha256, sight.phash, sight.sharpness
     row.width, row.height, row.faces = sight.width, sight.height, len(sight.faces)
     if sight.reason:
-        return sight.reason, None
+        reject(row, sight.reason)
+        return None
     face = choose(sight, config)
     if face is None:
-        return "no_face", None
-    row.score, row.eye_distance_px = face.score, round(eye_distance(face), 3)
-    points = point_array(face)
-    if aligned and (sight.width, sight.height) == (WIDTH_PX, HEIGHT_PX):
-        row.residual = round(residual(points, np.eye(2, 3)), 5)
-        return "", np.eye(2, 3)
-    if row.eye_distance_px < config.min_eye_distance_px:
-        return "small_face", None
-    try:
-        matrix = similarity(points)
-    except ValueError:
-        return "poor_fit", None
-    row.residual = round(residual(points, matrix), 5)
-    row.rotation_deg = round(rotation_deg(matrix), 3)
-    row.border_share = round(border_share(matrix, sight.width, sight.height, config.size_px), 4)
+        reject(row, "no_face")
+        return None
+    row.score = face.score
+    return face
+
+
+def _misfit(row: Row, config: AlignConfig) -> str:
     if abs(row.rotation_deg) > config.max_rotation_deg:
-        return "turned", None
+        return "turned"
     if row.residual > config.max_residual:
-        return "poor_fit", None
-    if row.border_share > config.max_border_share:
-        return "outside_frame", None
-    return "", matrix
+        return "poor_fit"
+    return "outside_frame" if row.border_share > config.max_border_share else ""
 
 
 def reject(row: Row, reason: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +15,21 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from lapcvae.data.cache import ContentCache, key_of
+from lapcvae.data.ahead import batched, one_ahead
 from lapcvae.data.decode import DecodeConfig, Unreadable, decode
 from lapcvae.data.detector import DetectorConfig, detect
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.sight import COLUMNS, Face, Sight, csv_row, pack, unpack
 from lapcvae.io.atomic import atomic_path
+from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
 
+_HASH_SIDE = 16
 _CHUNK = 16  # photographs a task: small enough to keep all cores busy to the end
 _KEPT = 64  # results put into the cache at a time
 _BATCH = 2048  # photographs looked up and written at a time
-_FORMAT = "2"  # part of the cache key; raise it when `Sight` or how it is made changes
+_FORMAT = "3"  # part of the cache key; raise it when `Sight` or how it is made changes
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,16 @@ class _Task:
     entry: Entry
     decode: DecodeConfig
     detector: DetectorConfig
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Photographs that are known or being looked at: the key of each, and the sights to come."""
+
+    keys: dict[str, bytes]
+    known: dict[bytes, bytes]
+    missing: int
+    coming: Iterator[Sight]
 
 
 def look(data: bytes, sha256: str, decode_config: DecodeConfig, detector: DetectorConfig, points: str = "") -> Sight:
@@ -51,10 +65,19 @@ def look(data: bytes, sha256: str, decode_config: DecodeConfig, detector: Detect
         return Sight(sha256, "detector_failed")
     height, width = image.shape[:2]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    sharpness = round(float(cv2.Laplacian(grey, cv2.CV_32F).var()), 3)
-    pixels = hashlib.sha256(f"{width}x{height}:".encode() + image.tobytes()).hexdigest()
-    phash = str(imagehash.phash(Image.fromarray(grey), hash_size=16))
-    return Sight(sha256, "", width, height, sharpness, pixels, phash, faces)
+    _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
+    pixels = hashlib.sha256(f"{width}x{height}:".encode())
+    pixels.update(image.data)
+    return Sight(
+        sha256, "", width, height, round(float(edges[0, 0]) ** 2, 3), pixels.hexdigest(), _perceptual_hash(grey), faces
+    )
+
+
+def _perceptual_hash(grey: np.ndarray) -> str:
+    """Hex digits of a 16 x 16 hash; the library gets the image in the size that it would reduce it to, more slowly."""
+    side = 4 * _HASH_SIDE
+    small = Image.fromarray(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA))
+    return np.packbits(imagehash.phash(small, hash_size=_HASH_SIDE).hash).tobytes().hex()
 
 
 def _look_at(task: _Task) -> Sight:
@@ -79,7 +102,7 @@ def find_landmarks(
 ) -> tuple[int, int]:
     """Write `out` (see `data.sight`) for every distinct photograph in `raw`; returns how many, how many new."""
     version = f"{_FORMAT}|{decode_config}|{detector.version}"
-    total = new = 0
+    counts: Counter[str] = Counter()
     seen: set[bytes] = set()
     entries = (e for e in read_index(raw) if not e.reason and _first(bytes.fromhex(e.sha256)[:16], seen))
     with (
@@ -91,23 +114,27 @@ def find_landmarks(
     ):
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(COLUMNS)
-        while batch := list(itertools.islice(entries, _BATCH)):
+
+        def begin(batch: list[Entry]) -> _Batch:
             keys = {e.sha256: key_of(version, e.sha256, e.points) for e in batch}
             known = kept.get(list(keys.values()))
-            missing = [e for e in batch if keys[e.sha256] not in known]
-            bar.update(len(batch) - len(missing))
-            tasks = (_Task(raw.resolve(), e, decode_config, detector) for e in missing)
-            sights = workers.run(_look_at, tasks, _CHUNK, _crashed)
-            while some := list(itertools.islice(sights, _KEPT)):
-                fresh = {keys[s.sha256]: pack(s) for s in some}
-                kept.put(
-                    (k, fresh[k]) for k in fresh if b'"reason": "crashed"' not in fresh[k]
-                )  # soon, so that an interrupted run keeps what it has seen
+            missing = [_Task(raw.resolve(), e, decode_config, detector) for e in batch if keys[e.sha256] not in known]
+            counts.update(total=len(batch), new=len(missing))
+            return _Batch(keys, known, len(missing), workers.run(_look_at, missing, _CHUNK, _crashed))
+
+        def finish(batch: _Batch) -> None:
+            bar.update(len(batch.keys) - batch.missing)
+            known = batch.known
+            while some := list(itertools.islice(batch.coming, _KEPT)):
+                fresh = {batch.keys[s.sha256]: pack(s) for s in some}
+                # Soon, so that an interrupted run keeps what it has seen.
+                kept.put((batch.keys[s.sha256], fresh[batch.keys[s.sha256]]) for s in some if s.reason != "crashed")
                 known |= fresh
                 bar.update(len(some))
-            rows.writerows(csv_row(unpack(known[keys[e.sha256]])) for e in batch)
-            total, new = total + len(batch), new + len(missing)
-    return total, new
+            rows.writerows(csv_row(unpack(known[key])) for key in batch.keys.values())
+
+        one_ahead(batched(entries, _BATCH), begin, finish)
+    return counts["total"], counts["new"]
 
 
 def _first(key: bytes, seen: set[bytes]) -> bool:

@@ -46,7 +46,7 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
-_values = attrgetter(*COLUMNS)
+values_of = attrgetter(*COLUMNS)  # a row's values, in the order of the columns
 TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
 
 
@@ -68,7 +68,7 @@ class ManifestWriter:
 
     def write(self, row: Row) -> None:
         """Append one row."""
-        self._rows.writerow(_values(row))
+        self._rows.writerow(values_of(row))
 
 
 def read_manifest(path: Path) -> Iterator[Row]:

@@ -13,6 +13,8 @@ def printable(name: str) -> str:
 
     The escape is one to one, so different names stay different, and `unescaped` gives the name back.
     """
+    if name.isprintable() and "\\" not in name:
+        return name
     return "".join(_escape(c) for c in name)
 
 

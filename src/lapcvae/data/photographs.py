@@ -10,7 +10,8 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -38,6 +39,7 @@ class Entry:
 
 
 COLUMNS = tuple(f.name for f in fields(Entry))
+_values_of = attrgetter(*COLUMNS)
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -89,7 +91,7 @@ class PhotographWriter:
         self.refused += 1
 
     def _row(self, entry: Entry) -> None:
-        self._rows.writerow(astuple(entry))
+        self._rows.writerow(_values_of(entry))
 
     def _next_shard(self) -> None:
         if self._stream is not None:
@@ -117,9 +119,9 @@ def read_index(folder: Path) -> Iterator[Entry]:
 
 def read_photograph(folder: Path, shard: int, offset: int, size: int) -> bytes:
     """The original bytes of one photograph. Raises `DataError` if the shard is shorter than the index says."""
-    path = shard_path(folder, shard)
+    path = _shard_name(str(folder), shard)
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - a Path made for every photograph costs more than reading it
         data = os.pread(_opened(path, status.st_ino, status.st_mtime_ns).handle, size, offset)
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run `dvc repro --force download`") from None
@@ -129,7 +131,12 @@ def read_photograph(folder: Path, shard: int, offset: int, size: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: Path, inode: int, changed_ns: int) -> _Shard:
+def _shard_name(folder: str, shard: int) -> str:
+    return str(shard_path(Path(folder), shard))
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str, inode: int, changed_ns: int) -> _Shard:
     """A shard, kept open: `inode` and `changed_ns` tell it from another file of the same name."""
     return _Shard(path)
 
@@ -137,7 +144,7 @@ def _opened(path: Path, inode: int, changed_ns: int) -> _Shard:
 class _Shard:
     """An open file that is closed when it falls out of the cache."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.handle = os.open(path, os.O_RDONLY)
 
     def __del__(self) -> None:

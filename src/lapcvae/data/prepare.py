@@ -24,12 +24,19 @@ from lapcvae.io.atomic import write_json
 _MARK = "account.json"
 
 
-def prepare(source: Path, out: Path, params: Path, identity: Literal["folder", "none"] = "folder") -> dict[str, Any]:
+def prepare(
+    source: Path,
+    out: Path,
+    params: Path,
+    identity: Literal["folder", "none"] = "folder",
+    size_px: int | None = None,
+) -> dict[str, Any]:
     """Take every photograph of a folder or archive; returns the account (see `data.account.account`).
 
     Writes to the folder `out`: raw/ (packed originals), landmarks.csv, aligned/ (images.npy, manifest.csv),
     account.json and account.html; .cache/ there makes a second run cheap. Settings come from the file `params`; with
     `identity` "folder" the folder that a photograph lies in names the person, with "none" people are not known.
+    size_px: a side of the faces where it is not to be that of `params`.
     Raises `SourceError` for a source that is missing or unsafe, `StorageError` if `out` holds something else.
     """
     _check_places(source, out)
@@ -37,6 +44,8 @@ def prepare(source: Path, out: Path, params: Path, identity: Literal["folder", "
     config = replace(load(SourceConfig, "source", params), kind=kind, path=str(source), sha256="", identity=identity)
     decoding = load(DecodeConfig, "decode", params)
     executor = load(ExecutorConfig, "executor", params)
+    aligning = load(AlignConfig, "align", params)
+    aligning = aligning if size_px is None else replace(aligning, size_px=size_px)
     raw, landmarks, manifest = out / "raw", out / "landmarks.csv", out / "aligned" / "manifest.csv"
     (out / _MARK).unlink(missing_ok=True)  # from here on what lies in `out` is not whole
     collect(config, raw)
@@ -48,7 +57,7 @@ def prepare(source: Path, out: Path, params: Path, identity: Literal["folder", "
         AlignInputs(raw, landmarks, kind),
         out / "aligned",
         cache / "faces.sqlite",
-        load(AlignConfig, "align", params),
+        aligning,
         decoding,
         load(SplitConfig, "split", params),
         load(DuplicatesConfig, "duplicates", params),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from lapcvae.data.manifest import TYPES
 from lapcvae.data.reasons import NOT_COUNTED
@@ -15,15 +17,44 @@ from lapcvae.io.atomic import read_json, write_json
 
 MEASURES = ("brightness", "contrast", "sharpness", "aligned_sharpness", "residual", "eye_distance_px", "black_share")
 _COMPARED = tuple(m for m in MEASURES if m != "aligned_sharpness")  # which changes with `align.size_px`
+_ROWS = 1 << 16  # of the manifest, read at a time
+_LEFT_OUT = ("identity", "aligned_sha256", "phash")  # long, and nothing is asked of them
+_CODED = ("group", "near", "pixels_sha256")
+_FEW = ("source", "status", "reason", "split")
 _KEPT = ("source", "accepted", "median", "spread")  # of a summary, for comparing later data sets with it
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The manifest as a table. Raises `DataError` where there is no such file."""
+    """The manifest as a table of under 200 bytes a photograph. Raises `DataError` where there is no such file.
+
+    What only has to be told apart (`group`, `near`, `pixels_sha256`) is a 64-bit hash, 0 for none; words of which there
+    are few are categories; of the file's digest it is only said whether it is whole (`sha256_whole`).
+    """
     if not path.is_file():
         raise DataError(f"{path}: not found; run `dvc repro align` first")
     text = [name for name, kind in TYPES.items() if kind is str]
-    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text, "str"))
+    wanted = [name for name in TYPES if name not in _LEFT_OUT]
+    with pd.read_csv(
+        path, keep_default_na=False, dtype=dict.fromkeys(text, "str"), usecols=wanted, chunksize=_ROWS
+    ) as chunks:
+        parts = [_compact(chunk) for chunk in chunks]
+    table = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+    return table.assign(**{name: pd.Categorical.from_codes(*_union(parts, name)) for name in _FEW})
+
+
+def _compact(chunk: pd.DataFrame) -> pd.DataFrame:
+    codes = {}
+    for name in _CODED:
+        values = chunk[name].to_numpy(dtype=object)
+        codes[name] = np.where(values == "", 0, pd.util.hash_array(values, categorize=False)).view(np.int64)
+    few = {name: chunk[name].astype("category") for name in _FEW}
+    whole = chunk.sha256.str.fullmatch("[0-9a-f]{64}").astype(bool)
+    return chunk.drop(columns="sha256").assign(**codes, **few, sha256_whole=whole)
+
+
+def _union(parts: list[pd.DataFrame], name: str) -> tuple[np.ndarray, pd.Index]:
+    joined = union_categoricals([part[name] for part in parts], sort_categories=True)
+    return np.asarray(joined.codes), joined.categories
 
 
 def summarise(table: pd.DataFrame, split: SplitConfig, reference: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -37,7 +68,7 @@ def summarise(table: pd.DataFrame, split: SplitConfig, reference: dict[str, Any]
         "source": ", ".join(sorted(table.source.unique())),
         "photographs": len(table),
         "accepted": len(accepted),
-        "rejected": {str(k): int(v) for k, v in table[table.status == "rejected"].reason.value_counts().items()},
+        "rejected": {str(k): int(v) for k, v in table[table.status == "rejected"].reason.value_counts().items() if v},
         "groups": int(accepted.group.nunique()),
         "splits": {s: int(counts.get(s, 0)) for s in SPLITS},
         "median": {m: _figure(accepted[m].median()) for m in MEASURES},

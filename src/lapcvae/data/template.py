@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 WIDTH_PX, HEIGHT_PX = 178, 218
@@ -18,43 +16,44 @@ EYE_DISTANCE = float(np.linalg.norm(POINTS[1] - POINTS[0]))
 def similarity(points: np.ndarray, target: np.ndarray = POINTS) -> np.ndarray:
     """The similarity (rotation, one scale, shift; no mirroring) from `points` to `target` with least squared error.
 
-    Both are (N, 2); returns float64 (2, 3). The solution of Umeyama (IEEE PAMI 13(4), 1991) in the plane, where a
-    rotation with a scale is one complex number. Raises `ValueError` where all `points` are one.
+    (..., N, 2) and (N, 2) to float64 (..., 2, 3). The solution of Umeyama (IEEE PAMI 13(4), 1991) in the plane, where a
+    rotation with a scale is one complex number. All NaN where all of the `points` are one.
     """
     start, end = _complex(points), _complex(target)
-    mean_start, mean_end = sum(start) / len(start), sum(end) / len(end)
-    spread = sum(abs(z - mean_start) ** 2 for z in start)
-    if spread < 1e-9:
-        raise ValueError("all points are one point: no similarity fits")
-    turn = sum((z - mean_start).conjugate() * (w - mean_end) for z, w in zip(start, end, strict=True)) / spread
-    shift = mean_end - turn * mean_start
-    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+    mean_start, mean_end = start.mean(-1, keepdims=True), end.mean(-1, keepdims=True)
+    spread = (np.abs(start - mean_start) ** 2).sum(-1)
+    with np.errstate(invalid="ignore"):  # dividing by NaN
+        turn = ((start - mean_start).conj() * (end - mean_end)).sum(-1) / np.where(spread < 1e-9, np.nan, spread)
+    shift = mean_end[..., 0] - turn * mean_start[..., 0]
+    rows = [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]
+    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
 
-def residual(points: np.ndarray, matrix: np.ndarray, target: np.ndarray = POINTS) -> float:
-    """Root mean square distance of the mapped `points` from `target`, as a share of the template's eye distance."""
-    (a, _, x), (b, _, y) = matrix.tolist()
-    turn, shift = complex(a, b), complex(x, y)
-    ends = zip(_complex(points), _complex(target), strict=True)
-    return math.sqrt(sum(abs(turn * z + shift - w) ** 2 for z, w in ends) / len(points)) / EYE_DISTANCE
+def residual(points: np.ndarray, matrix: np.ndarray, target: np.ndarray = POINTS) -> np.ndarray:
+    """Root mean square distance of the mapped `points` from `target`, as a share of the template's eye distance.
+
+    (..., N, 2) and (..., 2, 3) to (...).
+    """
+    mapped = points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
+    return np.asarray(np.sqrt(((mapped - target) ** 2).sum(-1).mean(-1)) / EYE_DISTANCE)
 
 
-def _complex(points: np.ndarray) -> list[complex]:
-    # A handful of points: plain numbers are ten times faster than arrays.
-    return [complex(x, y) for x, y in points.tolist()]
+def rotation_deg(matrix: np.ndarray) -> np.ndarray:
+    """The angle by which each matrix (..., 2, 3) turns, -180 to 180 degrees."""
+    return np.asarray(np.degrees(np.arctan2(matrix[..., 1, 0], matrix[..., 0, 0])))
 
 
-def rotation_deg(matrix: np.ndarray) -> float:
-    """The angle by which `matrix` turns, -180 to 180 degrees."""
-    return math.degrees(math.atan2(float(matrix[1, 0]), float(matrix[0, 0])))
+def _complex(points: np.ndarray) -> np.ndarray:
+    return np.asarray(points[..., 0] + 1j * points[..., 1])
 
 
 def to_crop(matrix: np.ndarray, size: int) -> np.ndarray:
     """From source pixels to pixels of the centre crop at `size` x `size`, given the similarity to the template.
 
-    Pixel centres are whole numbers on both sides, so half a pixel goes on before scaling and comes off after.
+    (..., 2, 3) both. Pixel centres are whole numbers on both sides: half a pixel goes on before scaling and comes
+    off after.
     """
-    gain = size / CROP_SIDE
-    (a, b, x), (c, d, y) = matrix.tolist()
-    right, down = gain * (x + 0.5 - CROP_LEFT) - 0.5, gain * (y + 0.5 - CROP_TOP) - 0.5
-    return np.array([[gain * a, gain * b, right], [gain * c, gain * d, down]])
+    crop = matrix * (size / CROP_SIDE)
+    corner = np.array([CROP_LEFT, CROP_TOP])
+    crop[..., 2] = (matrix[..., 2] + 0.5 - corner) * (size / CROP_SIDE) - 0.5
+    return np.asarray(crop)

@@ -54,23 +54,24 @@ def _shrink(image: np.ndarray, crop: np.ndarray, factor: float) -> tuple[np.ndar
     return cv2.resize(image, small, interpolation=cv2.INTER_AREA), matrix
 
 
-def border_share(matrix: np.ndarray, width: int, height: int, size: int) -> float:
-    """The share of the crop that lies outside a photograph of `width` x `height`, 0 to 1."""
-    crop = to_crop(matrix, size)
-    if _is_inside(crop, width, height, size):
-        return 0.0
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
-    frame = (corners @ crop[:, :2].T + crop[:, 2]).astype(np.float32)
-    target = np.array([[0, 0], [size, 0], [size, size], [0, size]], dtype=np.float32) - 0.5
-    inside, _ = cv2.intersectConvexConvex(frame, target)
-    return min(1.0, max(0.0, 1 - inside / size**2))
+def border_share(matrices: np.ndarray, frames: np.ndarray, size: int) -> np.ndarray:
+    """The share of each crop that lies outside its photograph, 0 to 1.
 
-
-def _is_inside(crop: np.ndarray, width: int, height: int, size: int) -> bool:
-    (a, _, x), (b, _, y) = crop.tolist()
-    turn, shift, low, high = complex(a, b), complex(x, y), -0.5, size - 0.5
-    corners = ((complex(u, v) - shift) / turn for u in (low, high) for v in (low, high))
-    return all(-0.5 <= z.real <= width - 0.5 and -0.5 <= z.imag <= height - 0.5 for z in corners)
+    (N, 2, 3) similarities to the template and (N, 2) widths and heights to (N,); NaN where a matrix is.
+    """
+    crops = to_crop(matrices, size)
+    edges = np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5
+    scales = (crops[:, :, 0] ** 2).sum(1)[:, None, None]
+    corners = (edges - crops[:, None, :, 2]) @ crops[:, :, :2] / scales  # in pixels of the photograph
+    inside = ((corners >= -0.5) & (corners <= frames[:, None] - 0.5)).all((1, 2))
+    shares = np.where(np.isnan(scales[:, 0, 0]), np.nan, 0.0)
+    for i in np.flatnonzero(~inside & ~np.isnan(shares)):
+        (width, height), crop = frames[i], crops[i]
+        frame = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
+        placed = (frame @ crop[:, :2].T + crop[:, 2]).astype(np.float32)
+        common, _ = cv2.intersectConvexConvex(placed, edges.astype(np.float32))
+        shares[i] = min(1.0, max(0.0, 1 - common / size**2))
+    return shares
 
 
 def measure(face: np.ndarray) -> Look:
@@ -78,6 +79,8 @@ def measure(face: np.ndarray) -> Look:
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     mean, spread = cv2.meanStdDev(grey)
     _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
-    black = cv2.countNonZero(cv2.inRange(face, (0, 0, 0), (_BLACK, _BLACK, _BLACK))) / grey.size
+    black = 0.0
+    if cv2.minMaxLoc(grey)[0] <= _BLACK:  # seldom: where all channels are black, so is the grey
+        black = cv2.countNonZero(cv2.inRange(face, (0, 0, 0), (_BLACK, _BLACK, _BLACK))) / grey.size
     values = (mean[0, 0], spread[0, 0], edges[0, 0] ** 2, black)
     return Look(*(round(float(v), 4) for v in values))

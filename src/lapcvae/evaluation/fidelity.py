@@ -36,6 +36,40 @@ def ssim(x: Tensor, rebuilt: Tensor) -> np.ndarray:
     )
 
 
+# Weights of the scales from fine to coarse, Wang, Simoncelli and Bovik (2003).
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_WINDOW_PX = 11
+_AT_ONCE = 16  # images: the measure holds dozens of copies of them
+
+
+def ms_ssim_scales(side: int) -> int:
+    """How many of the five scales an image of `side` px has: its smallest copy must hold the window of 11 px."""
+    scales = 1
+    while scales < len(_SCALE_WEIGHTS) and side // 2**scales >= _WINDOW_PX and side // scales**2 >= _WINDOW_PX:
+        scales += 1
+    return scales
+
+
+def ms_ssim(x: Tensor, rebuilt: Tensor) -> np.ndarray:
+    """Multi-scale structural similarity of each image, at most 1 (Wang et al. 2003), B float64.
+
+    Small images have fewer than the five published scales, see `ms_ssim_scales`: the weights of those they have are
+    scaled to sum to 1. Negative similarities count as 0.
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    weights = _SCALE_WEIGHTS[: ms_ssim_scales(x.shape[-1])]
+    betas = tuple(w / sum(weights) for w in weights)
+    pairs = zip(rebuilt.clamp(0, 1).float().split(_AT_ONCE), x.float().split(_AT_ONCE), strict=True)
+    values = [
+        multiscale_structural_similarity_index_measure(
+            a, b, kernel_size=_WINDOW_PX, sigma=1.5, data_range=1.0, betas=betas, reduction=None, normalize="relu"
+        ).reshape(len(a))
+        for a, b in pairs
+    ]
+    return torch.cat(values).double().cpu().numpy()
+
+
 def spread(values: np.ndarray) -> dict[str, float]:
     """Mean and standard deviation over images."""
     return {"mean": float(values.mean()), "std": float(values.std())}

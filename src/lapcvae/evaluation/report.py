@@ -33,8 +33,9 @@ def render(
     """The page as text.
 
     metrics: a section a model, as in reports/metrics.json. curves: a model's curve. pictures: sheets by name
-    (`comparison`, `coarse_to_fine`, `samples`, `samples_cool`). data: what validation counted. settings: resolved
-    settings a model.
+    (`comparison`, `coarse_to_fine`, `samples`, `samples_cool`; of `nearest`, `partial`, `edited` and `interpolated`
+    those there are). data: what validation counted. settings: `text`, the resolved settings of all models,
+    `finer_temperature`, and `notes` on what could not be measured.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -43,6 +44,9 @@ def render(
     }
     return template.render(
         table=table.rows(metrics),
+        differences=table.difference_rows(metrics),
+        distances=table.distance_rows(metrics),
+        bands=table.band_rows(metrics),
         models=list(metrics),
         lapcvae=metrics["lapcvae"],
         levels=sorted(metrics["lapcvae"]["levels"], key=int, reverse=True),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lapcvae.data.batches import PackedImages
 from lapcvae.evaluation.grids import COLUMNS, as_band, sheet
+from lapcvae.evaluation.neighbours import Nearest
 from lapcvae.models.cascade import Cascade
 from lapcvae.pyramid.filters import expand
 from lapcvae.pyramid.laplacian import build
@@ -41,7 +43,14 @@ def coarse_to_fine(model: Cascade, photographs: PackedImages, rows: np.ndarray) 
 @torch.no_grad()
 def samples(model: Cascade, count: int, finer_temperature: float, seed: int) -> np.ndarray:
     """`count` faces drawn from the prior, level K at temperature 1, finer ones as given, in rows. H W 3 uint8."""
-    noise = torch.Generator(next(model.parameters()).device)
-    noise.manual_seed(seed)
-    drawn = model.sample(count, noise, finer_temperature=finer_temperature)[0]
+    noise = torch.Generator().manual_seed(seed)
+    drawn = model.sample(count, noise, finer_temperature=finer_temperature).images[0]
     return sheet(list(drawn.split(COLUMNS)), cell=96)
+
+
+@torch.no_grad()
+def nearest(drawn: Tensor, neighbours: Nearest, photographs: PackedImages) -> np.ndarray:
+    """The samples (n 3 S S) that are nearest to a training photograph, and these photographs below. H W 3 uint8."""
+    order = np.argsort(neighbours.distance, kind="stable")[:COLUMNS]
+    known = photographs.gather(neighbours.row[order], neighbours.flip[order])
+    return sheet([drawn[torch.from_numpy(order).to(drawn.device)], known], cell=96)

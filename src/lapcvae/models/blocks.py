@@ -38,8 +38,19 @@ def residual_stack(channels: int, blocks: int) -> nn.Sequential:
 
 
 def patch_of(side: int) -> int:
-    """Side of the patches a residual network reads: features are at most 16 x 16 up to 64 px, then a quarter."""
-    return max(2, side // 16) if side <= 64 else 4
+    """Side of the patches a residual network reads: features are at most 16 x 16 up to 64 px, then a quarter.
+
+    For sides that are no power of two, the nearest smaller patch that divides.
+    """
+    largest = max(2, side // 16) if side <= 64 else 4
+    return max(patch for patch in range(1, largest + 1) if side % patch == 0)
+
+
+def reachable_grid(side: int, largest: int) -> int:
+    """Side of the first feature map of at most `largest` that halving `side` leads to, or of the smallest there is."""
+    while side > largest and side % 2 == 0:
+        side //= 2
+    return side
 
 
 class ResidualTrunk(nn.Module):

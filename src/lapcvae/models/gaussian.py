@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lapcvae.models.noise import Noise, standard_normal
+
 LOG_2PI = math.log(2 * math.pi)
 # Bounds on a latent's log standard deviation: far outside what a trained posterior uses, tight enough for exp in fp32.
 LOG_STD_RANGE = (-8.0, 4.0)
@@ -41,9 +43,13 @@ class DiagonalGaussian:
             prior.log_std + self.log_std,
         )
 
-    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, generator: Noise | None = None, temperature: float = 1.0) -> Tensor:
         """A reparameterised sample; `temperature` scales the standard deviation (0 gives the mean)."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        noise = standard_normal(self.mean.shape, generator, self.mean.device, self.mean.dtype)
+        return self.at(noise, temperature)
+
+    def at(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """The value that standard normal `noise`, in the latents' shape, stands for."""
         return self.mean + temperature * self.log_std.exp() * noise
 
 

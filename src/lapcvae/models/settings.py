@@ -12,7 +12,8 @@ from typing import Any, Literal
 from lapcvae.config import parse
 from lapcvae.errors import ConfigError
 
-Network = Literal["plain", "residual"]
+Network = Literal["plain", "residual", "published"]
+Likelihood = Literal["gaussian", "laplace", "pixelcnn"]
 
 
 @dataclass(frozen=True)
@@ -20,20 +21,28 @@ class ModelSettings:
     """One level's model. The same class describes a plain VAE: a pyramid of one level.
 
     network            `plain`: 5x5 strided convolutions with batch norm, 2017 style; `residual`: patches and residual
-                       blocks
+                       blocks; `published`: the VAE of the published table, at its size (baselines only)
     width              channels: of the first convolution (plain), of every block (residual)
     blocks             residual blocks a resolution (residual only)
     latent             `vector`: one vector an image; `spatial`: a map of `latent_grid` x `latent_grid`
     latent_size        numbers in the vector, or channels of the map
-    latent_grid        side of the map (spatial only)
+    latent_grid        largest side of the map (spatial only): less at levels too small for it, or not halving to it
     loop               `closed`: the level models x_k - expand(x~_{k+1}); `open`: the Laplacian band h_k
-    prior              `decoder_stats`: learned from mu_{k+1}, sigma_{k+1}; `standard`: N(0, I)
+    condition          the coarser image that training shows the level: `rebuilt`: x~_{k+1}; `true`: x_{k+1};
+                       `noisy_true`: x_{k+1} plus noise of `true_noise`. Composed, a level always gets x~_{k+1}
+    true_noise         standard deviation of that noise on the [0, 1] scale (noisy_true only)
+    prior              `decoder_stats`: learned from mu_{k+1}, sigma_{k+1}; `latent`: from the posterior of z_{k+1};
+                       `ancestral`: from expand(x~_{k+1}) and a sampled z_{k+1}; `standard`: N(0, I)
     residual_posterior the encoder speaks in the prior's units
-    sigma              `optimal`: the likelihood's best sigma of each batch; `learned`: a parameter
-    condition_noise    standard deviation of noise on x~_{k+1} in training, in units of sigma_{k+1}
+    likelihood         `gaussian`; `laplace` (sigma is then its scale b); `pixelcnn`: an autoregressive density of the
+                       256 values given mu_K (coarsest level only), from which samples are drawn there
+    sigma              `optimal`: the likelihood's best sigma of each batch; `learned`: a parameter; `fixed`: sigma_255
+    sigma_255          the fixed sigma on the 0-255 scale (fixed only)
+    condition_noise    standard deviation of noise on x~_{k+1} in training, in units of sigma_{k+1} (rebuilt only)
     kl_weight          lambda_k; 1 is the evidence bound
     kl_warmup          updates over which the weight rises from 0
     free_bits          nats a latent (vector) or channel (map) that are not paid for (Kingma et al. 2016)
+    perceptual_weight  nats a dimension added to the loss for each unit of `perceptual_mobilenetv2` from x~_k to x_k
     """
 
     network: Network = "residual"
@@ -43,21 +52,48 @@ class ModelSettings:
     latent_size: int = 4
     latent_grid: int = 8
     loop: Literal["open", "closed"] = "closed"
-    prior: Literal["decoder_stats", "standard"] = "decoder_stats"
+    condition: Literal["rebuilt", "true", "noisy_true"] = "rebuilt"
+    true_noise: float = 0.0
+    prior: Literal["decoder_stats", "latent", "ancestral", "standard"] = "decoder_stats"
     residual_posterior: bool = True
-    sigma: Literal["optimal", "learned"] = "optimal"
+    likelihood: Likelihood = "gaussian"
+    sigma: Literal["optimal", "learned", "fixed"] = "optimal"
+    sigma_255: float = 0.0
     condition_noise: float = 0.0
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0
+    perceptual_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "latent_size", "latent_grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1")
-        for name in ("condition_noise", "kl_weight", "kl_warmup", "free_bits"):
+        for name in (
+            "condition_noise",
+            "true_noise",
+            "kl_weight",
+            "kl_warmup",
+            "free_bits",
+            "sigma_255",
+            "perceptual_weight",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative")
+        for name, value, number in (("sigma", "fixed", "sigma_255"), ("condition", "noisy_true", "true_noise")):
+            if (getattr(self, name) == value) != (getattr(self, number) > 0):
+                raise ValueError(f"`{number}` above 0 and `{name}: {value}` go together: give both or neither")
+        if self.network == "published" and self.latent != "vector":
+            raise ValueError("`network: published` has `latent: vector`")
+        if self.condition != "rebuilt" and self.condition_noise:
+            raise ValueError(
+                "`condition_noise` goes with `condition: rebuilt`; for a true image: `noisy_true`, `true_noise`"
+            )
+
+    @property
+    def needs_coarser(self) -> bool:
+        """Whether a level below the coarsest trains on what level k+1 made, and so after it."""
+        return self.condition == "rebuilt" or self.prior != "standard"
 
     def latents(self) -> int:
         """Number of latent variables of this level."""

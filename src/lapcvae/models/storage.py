@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lapcvae.config import parse
 from lapcvae.errors import ConfigError, ModelError
@@ -27,7 +27,7 @@ class Description:
     """All that is needed to build a level before its weights are read.
 
     level, depth: k and K. side: of x_k in pixels. pyramid: the filters. settings: resolved. scale: what it normalises
-    with.
+    with. coarser_latents: shape of z_{k+1} where the prior network reads it.
     """
 
     level: int
@@ -36,17 +36,23 @@ class Description:
     pyramid: PyramidKind
     settings: ModelSettings
     scale: LevelScale
+    coarser_latents: tuple[int, ...] = ()
 
     def build(self) -> LevelCVAE:
-        """A new, untrained level."""
-        return LevelCVAE(self.settings, self.side, self.level == self.depth, self.scale)
+        """A new, untrained level. Raises `ConfigError` for settings that a level of this kind cannot have."""
+        coarsest = self.level == self.depth
+        try:
+            return LevelCVAE(self.settings, self.side, coarsest, self.scale, self.pyramid, self.coarser_latents)
+        except ValueError as error:
+            raise ConfigError(f"level {self.level} of {self.depth}, {self.side} px: {error}") from None
 
 
 def save_level(level: LevelCVAE, description: Description, folder: Path) -> None:
     """Write weights and description, each whole or not at all. Raises `StorageError`."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in level.state_dict().items()}
+    data = save(tensors)  # in memory, so that a full disk is an error of the file system's and not of the format's
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(data)
     write_json(folder / DESCRIPTION, dataclasses.asdict(description))
 
 
@@ -67,31 +73,51 @@ def read_description(folder: Path) -> Description:
 def load_level(folder: Path) -> tuple[LevelCVAE, Description]:
     """A trained level in evaluation mode on the processor.
 
-    Raises `ModelError` for a missing, truncated or foreign file, for weights of other shapes, and for weights that
-    are not finite.
+    Raises `ModelError` for a missing, truncated or foreign file, for one that could run code, for a description that
+    is not ours, for weights of other shapes or types, and for weights that are not finite.
     """
     description = read_description(folder)
     level = description.build()
+    load_weights(level, folder)
+    return level.eval(), description
+
+
+def load_weights(level: LevelCVAE, folder: Path) -> None:
+    """Put the weights in `folder` into a level of the same shapes. Raises `ModelError` as `load_level` does."""
     path = folder / WEIGHTS
     try:
         tensors = load_file(path)
     except FileNotFoundError:
         raise ModelError(f"{path}: not found; `dvc repro` trains the model, or name another folder") from None
     except (SafetensorError, OSError) as error:
+        # Asked only now: a whole safetensors file may begin with any bytes, its header's length.
+        if _is_pickle(path):
+            raise ModelError(
+                f"{path}: a pickle or an archive of one, which could run code when it is loaded, so it is not; only "
+                "safetensors files are. Train again, or get the model as safetensors"
+            ) from None
         raise ModelError(f"{path}: not a whole safetensors file ({error}); restore it or train again") from None
     wanted = {name: tuple(value.shape) for name, value in level.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if wanted != found:
         name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
         raise ModelError(
-            f"{path}: does not fit {DESCRIPTION}: `{name}` is {found.get(name, 'missing')}, "
-            f"wanted {wanted.get(name, 'none')}; the two files are of different models"
+            f"{path}: does not fit the model's settings: `{name}` is {found.get(name, 'missing')}, "
+            f"wanted {wanted.get(name, 'none')}; the weights and the settings ({DESCRIPTION}, or params.yaml where "
+            "they start a training) are of different models"
         )
     for name, value in tensors.items():
+        if not value.is_floating_point() and level.state_dict()[name].is_floating_point():
+            raise ModelError(f"{path}: `{name}` holds {value.dtype}, not floating-point numbers; train again")
         if not torch.isfinite(value).all():
             raise ModelError(f"{path}: `{name}` holds values that are not finite; the model is damaged, train again")
     level.load_state_dict(tensors)
-    return level.eval(), description
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    return start == b"PK" or start[:1] == b"\x80"  # a zip, as torch.save writes, or a bare pickle
 
 
 def load_cascade(folders: list[Path]) -> Cascade:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-PyramidKind = Literal["burt", "bilinear"]
+PyramidKind = Literal["burt", "bilinear", "haar"]
 
 
 def reduce(x: Tensor, kind: PyramidKind = "burt") -> Tensor:
@@ -66,6 +66,16 @@ def _bilinear_expand(x: Tensor, axis: int) -> Tensor:
     return _interleave((before + 3 * here) / 4, (3 * here + after) / 4, axis)
 
 
+def _haar_reduce(x: Tensor, axis: int) -> Tensor:
+    # The mean of two neighbours: Haar's lowpass, scaled so that an image stays on [0, 1] (see pyramid/haar.py).
+    n = x.shape[axis] // 2
+    return (_every_second(x, 0, n, axis) + _every_second(x, 1, n, axis)) / 2
+
+
+def _haar_expand(x: Tensor, axis: int) -> Tensor:
+    return x.repeat_interleave(2, axis)
+
+
 def _every_second(p: Tensor, start: int, count: int, axis: int) -> Tensor:
     index = [slice(None)] * p.ndim
     index[axis] = slice(start, start + 2 * count - 1, 2)
@@ -77,5 +87,13 @@ def _interleave(even: Tensor, odd: Tensor, axis: int) -> Tensor:
     return torch.stack([even, odd], axis + 1).flatten(axis, axis + 1)
 
 
-_REDUCE: dict[str, Callable[[Tensor, int], Tensor]] = {"burt": _burt_reduce, "bilinear": _bilinear_reduce}
-_EXPAND: dict[str, Callable[[Tensor, int], Tensor]] = {"burt": _burt_expand, "bilinear": _bilinear_expand}
+_REDUCE: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "burt": _burt_reduce,
+    "bilinear": _bilinear_reduce,
+    "haar": _haar_reduce,
+}
+_EXPAND: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "burt": _burt_expand,
+    "bilinear": _bilinear_expand,
+    "haar": _haar_expand,
+}

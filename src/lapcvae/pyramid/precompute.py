@@ -10,90 +10,148 @@ rounded away.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from lapcvae.errors import DataError
+from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
 from lapcvae.pyramid.filters import PyramidKind, expand, reduce
 
 _CHUNK = 256
+_FORMAT = "1"  # part of the cache key; raise it when the filters or what is kept of a photograph change
 
 
-def precompute(images: np.ndarray, training: np.ndarray, sides: list[int], kind: PyramidKind, folder: Path) -> dict:
+def precompute(
+    images: np.ndarray, training: np.ndarray, sides: list[int], kind: PyramidKind, folder: Path, cache: Path | None
+) -> dict[str, Any]:
     """Write x1.npy ... xK.npy into `folder` and return statistics over the rows where `training` is true.
 
-    images: N S S 3 uint8. training: N bool. Statistics, per level, on the [0, 1] scale: `mean` and `std` of x_k (per
+    images: N S S 3 uint8. training: N bool. cache: file of what was worked out before, by content, so that only new
+    photographs are worked on; None: all are. Statistics, per level, on the [0, 1] scale: `mean` and `std` of x_k (per
     channel), `band_std` of h_k (one number; at level K that of x_K around its mean).
     Raises `DataError` when there is nothing to train on.
     """
     if not training.any():
         raise DataError("no accepted photograph is in the training split; add photographs or change `split`")
-    count = len(images)
-    levels = len(sides)
-    out = [_new(folder / "x1.npy", (count, sides[0], sides[0], 3), np.uint8)]
-    out += [_new(folder / f"x{k}.npy", (count, 2, s, s, 3), np.float16) for k, s in enumerate(sides[1:], 2)]
-    moments = [_Moments() for _ in range(levels)]
-    bands = [_Moments() for _ in range(levels)]
-    bar = progress(total=count, label="pyramid", unit="image")
-    for start in range(0, count, _CHUNK):
-        rows = slice(start, min(start + _CHUNK, count))
-        out[0][rows] = images[rows]
-        used = torch.from_numpy(training[rows])
-        for flip in (0, 1):
-            x = torch.from_numpy(np.array(images[rows])).permute(0, 3, 1, 2).float() / 255
-            x = x.flip(-1) if flip else x
-            for k in range(levels):
-                moments[k].add(x[used])
-                if k + 1 == levels:
-                    break
-                coarse = reduce(x, kind).half()
-                out[k + 1][rows, flip] = coarse.permute(0, 2, 3, 1).numpy()
-                coarse = coarse.float()
-                bands[k].add((x - expand(coarse, kind))[used])
-                x = coarse
-        bar.update(rows.stop - rows.start)
-    bar.close()
-    for array in out:
-        array.flush()
-    bands[-1] = moments[-1]
+    count, one = len(images), _Layout(tuple(sides))
+    moments = np.zeros(one.moments)
+    with (
+        nullcontext() if cache is None else ContentCache(cache) as kept,
+        ExitStack() as open_files,
+        progress(total=count, label="pyramid", unit="image") as bar,
+    ):
+        out = [open_files.enter_context(_new(folder / "x1.npy", (count, sides[0], sides[0], 3), np.uint8))]
+        for k, side in enumerate(sides[1:], 2):
+            out.append(open_files.enter_context(_new(folder / f"x{k}.npy", (count, 2, side, side, 3), np.float16)))
+        for start, part in in_parts(images):
+            rows = slice(start, start + len(part))
+            out[0].write(part.data)
+            keys = [key_of(_FORMAT, kind, repr(sides), sha256(image).hexdigest()) for image in part]
+            known = {} if kept is None else kept.get(keys)
+            missing = [i for i, key in enumerate(keys) if key not in known]
+            if missing:
+                fresh = _work_out(part[missing], one, kind)
+                made = {keys[i]: value for i, value in zip(missing, fresh, strict=True)}
+                if kept is not None:
+                    kept.put(made.items())
+                known |= made
+            found = [one.unpack(known[key]) for key in keys]
+            for k in range(1, len(sides)):
+                out[k].write(np.stack([levels[k - 1] for levels, _ in found]).data)
+            moments += np.stack([m for _, m in found])[training[rows]].sum(0)
+            bar.update(len(part))
+    return _statistics(moments, int(training.sum()), sides)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What is kept of one photograph: its moments, float64, then levels 2 to K, fp16, each in both orientations."""
+
+    sides: tuple[int, ...]
+
+    @property
+    def moments(self) -> tuple[int, ...]:
+        """Level; image or band; sum or sum of squares; channel: over the pixels of both orientations."""
+        return (len(self.sides), 2, 2, 3)
+
+    def unpack(self, data: bytes) -> tuple[list[np.ndarray], np.ndarray]:
+        """Levels 2 to K (2 s s 3) and the moments."""
+        numbers = int(np.prod(self.moments))
+        moments = np.frombuffer(data, np.float64, numbers).reshape(self.moments)
+        levels, place = [], 8 * numbers
+        for side in self.sides[1:]:
+            shape = (2, side, side, 3)
+            levels.append(np.frombuffer(data, np.float16, int(np.prod(shape)), place).reshape(shape))
+            place += levels[-1].nbytes
+        return levels, moments
+
+
+def _work_out(images: np.ndarray, one: _Layout, kind: PyramidKind) -> list[bytes]:
+    """The bytes of each image (B S S 3 uint8). None depends on what else is in the batch."""
+    depth, count = len(one.sides), len(images)
+    levels = [np.empty((count, 2, side, side, 3), np.float16) for side in one.sides[1:]]
+    moments = np.zeros((count, *one.moments))
+    for flip in (0, 1):
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        x = x.flip(-1) if flip else x
+        for k in range(depth):
+            moments[:, k, 0] += _sums(x)
+            if k + 1 == depth:
+                moments[:, k, 1] += _sums(x)  # the band of level K is its image
+                break
+            coarse = reduce(x, kind).half()
+            levels[k][:, flip] = coarse.permute(0, 2, 3, 1).numpy()
+            coarse = coarse.float()
+            moments[:, k, 1] += _sums(x - expand(coarse, kind))
+            x = coarse
+    return [moments[i].tobytes() + b"".join(level[i].tobytes() for level in levels) for i in range(count)]
+
+
+def _sums(x: torch.Tensor) -> np.ndarray:
+    """Sum and sum of squares of each image's channels: B C H W to B 2 C float64."""
+    values = x.double().flatten(2).numpy()
+    return np.stack([values.sum(2), np.einsum("bcn,bcn->bc", values, values)], 1)
+
+
+def _statistics(moments: np.ndarray, count: int, sides: list[int]) -> dict[str, Any]:
+    pixels = np.array([2 * count * side * side for side in sides])[:, None, None]
+    mean = moments[:, :, 0] / pixels
+    std = np.sqrt(np.maximum(moments[:, :, 1] / pixels - mean**2, 1e-12))
     return {
         str(k + 1): {
             "side": side,
-            "mean": moments[k].mean,
-            "std": moments[k].std,
-            "band_std": float(np.sqrt(np.mean(np.square(bands[k].std)))),
+            "mean": mean[k, 0].tolist(),
+            "std": std[k, 0].tolist(),
+            "band_std": float(np.sqrt(np.mean(np.square(std[k, 1])))),
         }
         for k, side in enumerate(sides)
     }
 
 
-def _new(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+def in_parts(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, some rows) of an array; a mapped file is read, not mapped, so that memory stays flat."""
+    for start in range(0, len(images), _CHUNK):
+        rows = min(_CHUNK, len(images) - start)
+        if isinstance(images, np.memmap):
+            shape, size = (rows, *images.shape[1:]), int(np.prod(images.shape[1:]))
+            place = images.offset + start * size * images.itemsize
+            yield start, np.fromfile(str(images.filename), images.dtype, rows * size, offset=place).reshape(shape)
+        else:
+            yield start, np.ascontiguousarray(images[start : start + rows])
 
 
-class _Moments:
-    """Running sums per channel in float64."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._sum = np.zeros(3)
-        self._squares = np.zeros(3)
-
-    def add(self, x: torch.Tensor) -> None:
-        values = x.double()
-        self._count += x.shape[0] * x.shape[2] * x.shape[3]
-        self._sum += values.sum((0, 2, 3)).numpy()
-        self._squares += values.square().sum((0, 2, 3)).numpy()
-
-    @property
-    def mean(self) -> list[float]:
-        return [float(v) for v in self._sum / self._count]
-
-    @property
-    def std(self) -> list[float]:
-        mean = self._sum / self._count
-        return [float(v) for v in np.sqrt(np.maximum(self._squares / self._count - mean**2, 1e-12))]
+@contextmanager
+def _new(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[IO[bytes]]:
+    """A .npy file of that shape, to be written row by row; not mapped, for the same reason."""
+    with path.open("wb", buffering=1 << 20) as stream:
+        described = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, described)
+        yield stream

@@ -18,7 +18,7 @@ from lapcvae.errors import ConfigError, DataError
 from lapcvae.io.atomic import atomic_folder, read_json, write_json
 from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.pyramid.laplacian import PyramidConfig, level_sides
-from lapcvae.pyramid.precompute import precompute
+from lapcvae.pyramid.precompute import in_parts, precompute
 
 SPLITS = ("train", "val", "test")
 
@@ -39,11 +39,13 @@ class StoredPyramid:
         return len(self.sides)
 
 
-def write_pyramid(images: np.ndarray, splits: list[str], config: PyramidConfig, folder: Path) -> StoredPyramid:
+def write_pyramid(
+    images: np.ndarray, splits: list[str], config: PyramidConfig, folder: Path, cache: Path | None = None
+) -> StoredPyramid:
     """Build every level of `images` (N S S 3 uint8) and write the folder whole or not at all.
 
-    splits: `train`, `val` or `test` of each image. Raises `ConfigError` for a side that cannot be halved down,
-    `DataError` where images and splits do not match or nothing is left to train on.
+    splits: `train`, `val` or `test` of each image. cache: see `precompute`. Raises `ConfigError` for a side that
+    cannot be halved down, `DataError` where images and splits do not match or nothing is left to train on.
     """
     if len(images) != len(splits):
         raise DataError(f"{len(images)} images but {len(splits)} accepted manifest rows; run `dvc repro -f align`")
@@ -53,11 +55,11 @@ def write_pyramid(images: np.ndarray, splits: list[str], config: PyramidConfig, 
         raise ConfigError(f"params.yaml: `pyramid.coarsest`: {error}") from None
     codes = np.array([SPLITS.index(split) for split in splits], dtype=np.uint8)
     with atomic_folder(folder) as temporary:
-        statistics = precompute(images, codes == 0, sides, config.kind, temporary)
+        statistics = precompute(images, codes == 0, sides, config.kind, temporary, cache)
         np.save(temporary / "splits.npy", codes)
         digest = hashlib.sha256(codes.tobytes())
-        for image in images:
-            digest.update(image.tobytes())
+        for _, part in in_parts(images):
+            digest.update(part.data)
         stored = StoredPyramid(
             config.kind,
             tuple(sides),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lapcvae import config
-from lapcvae.errors import LapcvaeError
+from lapcvae.errors import LapcvaeError, StoppedError
 from lapcvae.registry import pipeline_run, spool
 from lapcvae.registry.source import flatten
 from lapcvae.registry.spool import Spool
@@ -174,7 +174,7 @@ def child_run(
     status = "FINISHED"
     try:
         yield tracked
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedError):
         status = "KILLED"
         raise
     except BaseException:

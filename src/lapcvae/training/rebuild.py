@@ -2,7 +2,8 @@
 
 Files in the folder: image.npy, x~_k at the posterior mean, N 2 S S 3 fp16 (axis 1: as is, mirrored);
 mean.npy, the decoder's mu_k in the same shape; posterior.npy, N 2 2 D fp32 (posterior mean and log std, flattened);
-level.json, log_sigma.
+level.json: `log_sigma`; `latent_shape` of z_k; `composed`, whether x~_k is what the composed model rebuilds: not so for
+a level trained apart, whose coarser image was the true one.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ _CHUNK = 256
 def calibrate_sigma(level: LevelCVAE, arrays: LevelArrays, rows: np.ndarray, kind: PyramidKind, seed: int) -> None:
     """Set sigma_k to the one that maximises the likelihood of the training rows at posterior samples.
 
-    With `sigma: learned` the trained value is kept.
+    With `sigma: learned` or `fixed` the level's own value is kept.
     """
-    if level.settings.sigma == "learned":
+    if level.settings.sigma != "optimal":
         return
+    laplace = level.settings.likelihood == "laplace"
     device = level.log_sigma.device
     noise = torch.Generator(device)
     noise.manual_seed(seed)
@@ -38,13 +40,16 @@ def calibrate_sigma(level: LevelCVAE, arrays: LevelArrays, rows: np.ndarray, kin
         part = rows[start : start + _CHUNK]
         x, coarser = arrays.gather(part, np.zeros_like(part))
         done = run_level(level, x, coarser, kind, noise)
-        total += float((done.target - done.mean).double().square().sum())
-        count += x.numel()
-    level.log_sigma.fill_(0.5 * float(np.log(max(total / count, 1e-10))))
+        error = done.error.double()
+        total += float((error.abs() if laplace else error.square()).sum())
+        count += error.numel()
+    level.log_sigma.fill_((1.0 if laplace else 0.5) * float(np.log(max(total / count, 1e-10))))
 
 
 @torch.no_grad()
-def write_rebuilt(level: LevelCVAE, arrays: LevelArrays, kind: PyramidKind, folder: Path) -> None:
+def write_rebuilt(
+    level: LevelCVAE, arrays: LevelArrays, kind: PyramidKind, folder: Path, composed: bool = True
+) -> None:
     """Write x~_k, mu_k and the posterior of every photograph, both orientations, into an existing folder."""
     count, side = arrays.images.count, level.side
     latents = int(np.prod(level.latent_shape))
@@ -68,4 +73,5 @@ def write_rebuilt(level: LevelCVAE, arrays: LevelArrays, kind: PyramidKind, fold
     bar.close()
     for array in (image, mean, posterior):
         array.flush()
-    write_json(folder / "level.json", {"log_sigma": float(level.log_sigma)})
+    facts = {"log_sigma": float(level.log_sigma), "latent_shape": list(level.latent_shape), "composed": composed}
+    write_json(folder / "level.json", facts)

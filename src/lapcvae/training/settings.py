@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16"]
+Compile = Literal["auto", "off", "on"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class TrainingSettings:
     precision             `bf16` runs the networks under autocast (likelihood and KL stay fp32); `auto` does so where
                           the processor has bf16 matrix units or the device is a GPU
     log_interval          updates between two rows of the curve
+    accumulate            parts a batch is computed in, one after another, where it does not fit the device's memory;
+                          batch statistics (an optimal sigma, batch norm, free bits) are then a part's
+    compile               `on`, `off`, or `auto`: on GPUs
+    checkpoint_interval   updates between two checkpoints, rounded up to whole logging intervals
+    max_rollbacks         returns to an earlier checkpoint, each with half the learning rate, before training gives up
     """
 
     updates: int
@@ -33,13 +39,24 @@ class TrainingSettings:
     ema_half_life_images: int = 4000
     precision: Precision = "auto"
     log_interval: int = 50
+    accumulate: int = 1
+    compile: Compile = "auto"
+    checkpoint_interval: int = 100
+    max_rollbacks: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "log_interval"):
+        for name in ("updates", "batch", "log_interval", "accumulate", "checkpoint_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1")
-        for name in ("warmup_updates", "weight_decay", "ema_half_life_images"):
+        for name in ("warmup_updates", "weight_decay", "ema_half_life_images", "max_rollbacks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative")
         if self.learning_rate <= 0 or self.clip_norm <= 0:
             raise ValueError("`learning_rate` and `clip_norm` must be above 0")
+        if self.batch % self.accumulate:
+            raise ValueError(f"`batch` ({self.batch}) must be a multiple of `accumulate` ({self.accumulate})")
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Updates between two checkpoints: a multiple of `log_interval`, where the loss is known to be sound."""
+        return -(-self.checkpoint_interval // self.log_interval) * self.log_interval

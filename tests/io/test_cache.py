@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lapcvae.data.cache import ContentCache, key_of
+from lapcvae.io.cache import ContentCache, key_of
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:

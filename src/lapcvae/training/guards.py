@@ -1,0 +1,51 @@
+"""When training has gone wrong, and what is done: return to the last good checkpoint, or stop, or only say so."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Updates passed over one after another that are taken for divergence and not for bad luck.
+IN_A_ROW = 5
+# A rise of the loss over its lowest interval, in nats a dimension, that is taken for an explosion: for a Gaussian
+# likelihood an error e^5 = 150 times as large.
+EXPLOSION_NATS = 5.0
+# The learning rate is multiplied with this at each return.
+SLOWER = 0.5
+# A latent whose KL stays below this many nats carries nothing (1 % of a nat, as in Burda et al. 2016 for variances).
+UNUSED_NATS = 0.01
+# Share of the updates after which a latent should have been found useful.
+_SETTLED = 0.5
+
+
+def verdict(loss_nats_per_dim: float, lowest: float, accepted: int, in_a_row: int, finite: bool, updates: int) -> str:
+    """Why an interval calls for a return to the last good checkpoint, or ""."""
+    if not finite or accepted == 0 or not math.isfinite(loss_nats_per_dim):
+        return "the loss or its gradient is no longer finite"
+    if in_a_row >= min(IN_A_ROW, updates):
+        return f"{in_a_row} updates in a row had an exploding or non-finite loss or gradient"
+    if loss_nats_per_dim > lowest + EXPLOSION_NATS:
+        return f"the loss has exploded: {loss_nats_per_dim:.2f} nats a dimension after {lowest:.2f} at best"
+    return ""
+
+
+def all_finite(tensors: dict[str, Tensor]) -> bool:
+    """Whether every number of these tensors is finite; waits for the device."""
+    floats = [t for t in tensors.values() if t.is_floating_point()]
+    # One number a tensor: an infinite or missing value anywhere makes its largest absolute value so.
+    return bool(torch.stack(torch._foreach_norm(floats, math.inf)).isfinite().all())
+
+
+def collapse(label: str, rate_nats: float, unused: int, latents: int, share_done: float) -> str:
+    """The collapse alarm: a warning where latents stay unused although half the training has passed, or "".
+
+    unused: latents, of `latents`, whose KL is below `UNUSED_NATS`. It sounds where all are, or nearly no nats flow.
+    """
+    if share_done < _SETTLED or (unused < latents and rate_nats >= UNUSED_NATS * latents):
+        return ""
+    return (
+        f"warning: {label}: posterior collapse: {unused} of {latents} latents carry less than {UNUSED_NATS} nats each "
+        f"({rate_nats:.3f} nats in all); lower `kl_weight`, or raise `kl_warmup` or `free_bits`"
+    )

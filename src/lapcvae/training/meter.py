@@ -1,0 +1,69 @@
+"""Running sums of a logging interval, on the device: nothing waits for the GPU until the interval ends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lapcvae.training.processes import over_processes
+
+
+class Meter:
+    """Sums of each term over the accepted updates of an interval, and what the guards have counted in it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.updates = 0
+        self._names: list[str] = []
+        self._scalars: Tensor | None = None
+        self._vectors: dict[str, Tensor] = {}
+        # Accepted updates, and updates passed over one after another: now, and the most so far.
+        self._counts = torch.zeros(3, device=device)
+
+    @torch.no_grad()
+    def add(self, terms: dict[str, Tensor], accepted: Tensor) -> None:
+        """Take in an update's terms; they count for nothing where `accepted` (a 0-d bool) is false."""
+        self.updates += 1
+        names = [name for name, value in terms.items() if value.ndim == 0 and not name.startswith("_")]
+        scalars = torch.stack([terms[name].detach().float() for name in names])
+        if self._scalars is None:
+            self._names, self._scalars = names, torch.zeros_like(scalars)
+            self._vectors = {n: torch.zeros_like(v, dtype=torch.float32) for n, v in terms.items() if v.ndim == 1}
+        self._scalars += torch.where(accepted, scalars, 0.0)
+        for name, total in self._vectors.items():
+            total += torch.where(accepted, terms[name].detach().float(), 0.0)
+        taken = accepted.float()
+        in_a_row = (self._counts[1] + 1) * (1 - taken)
+        self._counts = torch.stack([self._counts[0] + taken, in_a_row, torch.maximum(self._counts[2], in_a_row)])
+
+    def read(self) -> tuple[dict[str, float], dict[str, Tensor], int, int]:
+        """(mean of each scalar, mean of each vector, accepted updates, most passed over in a row); then start anew.
+
+        This waits for the device. Means are NaN where no update was accepted.
+        """
+        assert self._scalars is not None
+        means = over_processes(self._scalars / self._counts[0], keep=True).tolist()
+        vectors = {n: over_processes(total / self._counts[0], keep=True).cpu() for n, total in self._vectors.items()}
+        accepted, _, worst = (int(v) for v in self._counts.tolist())
+        result = dict(zip(self._names, means, strict=True)), vectors, accepted, worst
+        self.reset()
+        return result
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.updates, self._names, self._scalars, self._vectors = 0, [], None, {}
+        self._counts = torch.zeros(3, device=self._device)
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """(tensors, plain state) that `restore` takes."""
+        tensors = {"counts": self._counts, **{f"vector.{name}": v for name, v in self._vectors.items()}}
+        if self._scalars is not None:
+            tensors["scalars"] = self._scalars
+        return tensors, {"updates": self.updates, "names": self._names}
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, object]) -> None:
+        """Go on from what was captured."""
+        moved = {name: value.to(self._device, copy=True) for name, value in tensors.items()}
+        self.updates, self._names = int(state["updates"]), list(state["names"])  # type: ignore[call-overload]
+        self._counts, self._scalars = moved["counts"], moved.get("scalars")
+        self._vectors = {n.removeprefix("vector."): v for n, v in moved.items() if n.startswith("vector.")}

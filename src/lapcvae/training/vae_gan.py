@@ -1,0 +1,96 @@
+"""VAE/GAN (Larsen et al. 2016): a VAE whose reconstruction error is taken on a discriminator's features.
+
+    L_features = -E_q log N(Dis_l(x); Dis_l(x~), I)            L_gan = log Dis(x) + log(1 - Dis(x~)) + log(1 - Dis(x_p))
+    encoder        KL + L_features
+    decoder        gamma L_features - L_gan
+    discriminator  L_gan, maximised
+
+x~ is decoded from the posterior, x_p from the prior. Each part minimises its own loss only. The decoder minimises
+-log Dis in place of log(1 - Dis), which has a gradient where the discriminator is sure (Goodfellow et al. 2014).
+Shapes: images B 3 S S on [0, 1]; terms are averaged over images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lapcvae.models.cascade import run_level
+from lapcvae.models.level import LevelCVAE
+from lapcvae.models.noise import Drawn
+from lapcvae.models.published import Discriminator
+from lapcvae.training.arrays import LevelArrays
+from lapcvae.training.objective import batch_log_sigma, terms
+from lapcvae.training.trainable import Terms, Trainable
+
+# gamma: what a nat of feature error weighs for the decoder beside a nat of being found out. With about 10,000 features,
+# whose errors are of order 1, both are then of order 1.
+FEATURE_WEIGHT = 1e-4
+
+
+class VaeGanTraining(Trainable):
+    """The VAE that is kept, and the discriminator that is not."""
+
+    def __init__(self, level: LevelCVAE, arrays: LevelArrays, feature_weight: float = FEATURE_WEIGHT) -> None:
+        super().__init__()
+        self.level, self.arrays, self.feature_weight = level, arrays, feature_weight
+        self.discriminator = Discriminator(level.side)
+
+    def parts(self) -> Mapping[str, list[nn.Parameter]]:
+        """Encoder, decoder and discriminator."""
+        encoder = [*self.level.encoder.parameters(), *self.level.to_posterior.parameters()]
+        decoder = [*self.level.from_latent.parameters(), *self.level.renderer.parameters()]
+        return {"encoder": encoder, "decoder": decoder, "discriminator": list(self.discriminator.parameters())}
+
+    def noise_shapes(self) -> list[tuple[int, ...]]:
+        """Of the posterior, and in training of faces drawn from the prior."""
+        return [self.level.latent_shape] * (2 if self.training else 1)
+
+    def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, ...]:
+        """The photographs, as they are stored."""
+        return self.arrays.pick(rows, flips)
+
+    def forward(self, packed: tuple[Tensor, ...], noise: tuple[Tensor, ...]) -> Terms:
+        """The VAE's own rate and distortion in image space, which the curve shows; in training, the terms above."""
+        x, _ = self.arrays.unpack(packed)
+        done = run_level(self.level, x, None, "burt", Drawn(noise[:1]))
+        rate, _, distortion = terms(self.level, done)
+        found = {
+            "rate_nats": rate,
+            "distortion_nats": distortion,
+            "log_sigma": batch_log_sigma(self.level, done).detach(),
+            "kl_units_nats": done.kl().detach().mean(0).flatten(),
+        }
+        if not self.training:
+            return found
+        drawn = self.level.decode(noise[1], None)
+        features, logits = self.discriminator(torch.cat([x, done.mean, drawn]) * 2 - 1)
+        real, rebuilt, _ = features.float().chunk(3)
+        is_real, is_rebuilt, is_drawn = logits.float().chunk(3)
+        return {
+            **found,
+            "feature_nats": 0.5 * (real - rebuilt).square().sum((1, 2, 3)).mean(),
+            "discriminator_nats": F.softplus(-is_real).mean()
+            + F.softplus(is_rebuilt).mean()
+            + F.softplus(is_drawn).mean(),
+            "_decoder_nats": F.softplus(-is_rebuilt).mean() + F.softplus(-is_drawn).mean(),
+        }
+
+    def losses(self, batch_terms: Terms, update: int) -> Mapping[str, Tensor]:
+        """Of each part; the encoder's a target dimension, as every bound here."""
+        rate, features = batch_terms["rate_nats"], batch_terms["feature_nats"]
+        settings = self.level.settings
+        warm = min(1.0, (update + 1) / settings.kl_warmup) if settings.kl_warmup else 1.0
+        return {
+            "encoder": (warm * settings.kl_weight * rate + features) / self.dimensions(),
+            "decoder": self.feature_weight * features + batch_terms["_decoder_nats"],
+            "discriminator": batch_terms["discriminator_nats"],
+        }
+
+    def dimensions(self) -> int:
+        """3 S S."""
+        return 3 * self.level.side**2
