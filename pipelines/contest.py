@@ -6,7 +6,7 @@ The challenger is the version with the alias `current`: what the last pipeline r
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from lapcvae.config import load
 from lapcvae.data.batches import PackedImages
 from lapcvae.errors import DataError
-from lapcvae.evaluation import drift, sheets, trial
+from lapcvae.evaluation import drift, networks, sheets, trial
 from lapcvae.evaluation.evaluate import EvaluationConfig
 from lapcvae.evaluation.frozen import FROZEN, FrozenTest, freeze, read_frozen
 from lapcvae.models.cascade import Cascade
@@ -78,12 +78,13 @@ def hold(extra: list[Path] | None = None) -> Contest:
     for model in contenders.values():
         model.to(device)
     batch = load(EvaluationConfig, "evaluation").batch
+    network = networks.open_network(device)
     trials = {
-        name: trial.measure(model, photographs, test.rows, rows["val"], batch, seed)
+        name: trial.measure(model, photographs, test.rows, rows["val"], batch, seed, network)
         for name, model in contenders.items()
     }
     latencies = trial.latency_s(contenders, photographs, test.rows)
-    trials = {name: trial.Trial(t.columns, t.scalars | {"latency_s": latencies[name]}) for name, t in trials.items()}
+    trials = {name: replace(t, scalars=t.scalars | {"latency_s": latencies[name]}) for name, t in trials.items()}
     if against is None:
         verdict = gate.first(trials["challenger"], config)
     else:
@@ -154,6 +155,8 @@ def _record(
     ):
         run.tag("verdict", verdict.decision)
         run.tag("reason", verdict.reason)
+        if verdict.absent:
+            run.tag("not_asked", "; ".join(f"{name}: {why}" for name, why in sorted(verdict.absent.items())))
         for name, result in trials.items():
             run.log(challenger, {f"{name}.{measure}": value for measure, value in result.means().items()})
         for name, picture in pictures.items():

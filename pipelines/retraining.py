@@ -161,9 +161,9 @@ def retrain(run_stage: RunStage, say: Say = print) -> Outcome:
                         return outcome
                     raise
                 outcome.ran.append(stage)
-        _note_trained()
         _enter("gate")
         _gate(outcome, tell)
+        _note_trained()
     _finish(outcome)
     return outcome
 
@@ -323,8 +323,8 @@ def _gate(outcome: Outcome, tell: Say) -> None:
             now = promotion.standing(name)
             tell(f"nothing new and nothing changed; champion is version {now.champion}")
             return
-        extra = [inbox.BATCHES / f"{outcome.batch['number']}.json"] if outcome.batch else []
-        held = contest.hold(extra)
+        new = batches()[_trained().get("batches", 0) :]  # an earlier run, killed since, may have taken them in
+        held = contest.hold([inbox.BATCHES / f"{tar.name.partition('-')[0]}.json" for tar in new])
     except models.DamagedVersionError:
         raise
     except RegistryError as error:

@@ -14,8 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 import yaml
 
+from lapcvae.evaluation import networks, trial
 from lapcvae.io.atomic import sha256_file
 from lapcvae.registry import lineage, promotion
 from lapcvae.registry.store import open_client
@@ -33,7 +35,10 @@ SMALL: dict[str, Any] = {
     "executor": {"workers": 1},
     "retrain": {"intake": {"quiet_s": 0}, "drift": {"min_photographs": 8, "notice": 6, "veto": 9}},
     "gate": {
-        "margins": {"bits_per_dim": 5, "dissimilarity": 1, "sharpness_error": 9, "inactive_share": 1},
+        "margins": {
+            "bits_per_dim": 5, "dissimilarity": 1, "sharpness_error": 9, "inactive_share": 1,
+            "feature_distance_mobilenetv2": 4,
+        },
         "max_latency_ratio": 100, "limits": {"rmse_posterior_mean": 200, "bits_per_dim": 50, "inactive_share": 1},
     },
 }  # fmt: skip
@@ -176,7 +181,6 @@ def test_nothing_new_says_so_and_runs_no_stage(story: dict[str, Week]) -> None:
 def test_a_killed_run_leaves_no_orphan_and_the_next_finishes_its_work(story: dict[str, Week]) -> None:
     week = story["better"]
     assert week.extra["orphans"] == []
-    assert any("marked as failed" in line for line in week.record["lines"])
     assert week.record["status"] == "promoted"
     record = json.loads(Path("data/batches/0001.json").read_text())
     assert record["status"] == "taken"
@@ -190,6 +194,16 @@ def test_a_better_model_becomes_champion_and_the_old_one_previous(story: dict[st
     assert primary["measure"] == "rmse_posterior_mean"
     assert primary["interval"]["high"] < 0
     assert primary["interval"]["groups"] > 5
+
+
+def test_the_gate_asks_the_distance_in_features_or_says_that_it_could_not(story: dict[str, Week]) -> None:
+    asked = {check["measure"]: check for check in story["better"].record["gate"]["checks"]}
+    if networks.open_network(torch.device("cpu")) is None:
+        assert networks.ABSENT in story["better"].record["gate"]["absent"][trial.FEATURE_DISTANCE]
+        assert trial.FEATURE_DISTANCE not in asked
+    else:
+        assert asked[trial.FEATURE_DISTANCE]["interval"]["groups"] > 5
+        assert 0 < asked[trial.FEATURE_DISTANCE]["challenger"] < 2
 
 
 def test_a_bad_batch_changes_nothing(story: dict[str, Week]) -> None:

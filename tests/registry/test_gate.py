@@ -85,3 +85,31 @@ def test_an_unknown_measure_is_named() -> None:
 
     with pytest.raises(ConfigError, match="`sharpnes`, which is none of rmse, bits"):
         decide(trial(15), trial(14), PEOPLE, replace(CONFIG, margins={"sharpnes": 0.1}), 0)
+
+
+def test_a_guard_that_cannot_be_measured_here_is_not_asked_and_the_record_says_so() -> None:
+    from dataclasses import replace
+
+    from lapcvae.registry.card import table
+
+    config = replace(CONFIG, margins=CONFIG.margins | {"feature_distance": 0.02})
+    champion, challenger = (
+        replace(found, absent={"feature_distance": "no weights"}) for found in (trial(15), trial(14, seed=1))
+    )
+    verdict = decide(champion, challenger, PEOPLE, config, 0)
+    assert verdict.decision == "promoted"
+    assert verdict.reason.endswith("not asked: feature_distance")
+    assert verdict.as_dict()["absent"] == {"feature_distance": "no weights"}
+    assert "feature_distance" not in [check.measure for check in verdict.checks]
+    assert "not asked: no weights" in table(verdict)[-1]
+
+
+def test_a_primary_measure_that_cannot_be_measured_here_decides_nothing() -> None:
+    from dataclasses import replace
+
+    broken = replace(trial(15), absent={"fd": "no weights"})
+    config = replace(CONFIG, primary="fd", limits={"fd": 1.0})
+    with pytest.raises(ConfigError, match="the measure `fd`"):
+        first(broken, config)
+    with pytest.raises(ConfigError, match="the measure `fd`"):
+        decide(broken, broken, PEOPLE, config, 0)

@@ -7,21 +7,29 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lapcvae.data.batches import PackedImages
+from lapcvae.evaluation import networks
 from lapcvae.evaluation.evaluate import evaluate
+from lapcvae.evaluation.features import FeatureNetwork
+from lapcvae.models import mobilenet
 from lapcvae.models.cascade import Cascade
 
+FEATURE_DISTANCE = f"feature_distance_{mobilenet.NAME}"
 _LATENCY_IMAGES, _LATENCY_TRIES = 8, 7
 
 
 @dataclass(frozen=True)
 class Trial:
-    """columns: one value a photograph, lower is better. scalars: one a model, lower is better."""
+    """columns: one value a photograph, lower is better. scalars: one a model, lower is better. absent: measures that
+    could not be taken here, and why.
+    """
 
     columns: dict[str, np.ndarray]
     scalars: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
 
     def means(self) -> dict[str, float]:
         """All measures as one number each."""
@@ -29,12 +37,20 @@ class Trial:
 
 
 def measure(
-    model: Cascade, photographs: PackedImages, test: np.ndarray, calibration: np.ndarray, batch: int, seed: int
+    model: Cascade,
+    photographs: PackedImages,
+    test: np.ndarray,
+    calibration: np.ndarray,
+    batch: int,
+    seed: int,
+    network: FeatureNetwork | None,
 ) -> Trial:
     """Measure on the `test` rows; the bound's s is calibrated on the `calibration` rows, as in the report.
 
     columns: `rmse_posterior_mean` (0-255), `bits_per_dim`, `dissimilarity` (1 - SSIM), `sharpness_error`: how far the
-    reconstruction's detail is from the photograph's, |ln(variance of the Laplacian / that of the photograph)|.
+    reconstruction's detail is from the photograph's, |ln(variance of the Laplacian / that of the photograph)|; and with
+    a `network`, `feature_distance_NETWORK`: the squared distance of photograph and reconstruction in its features, each
+    brought to unit length, 0 to 4. Without a network that one is absent, and nothing stands in for it.
     scalars: `inactive_share` of the latents, 0 to 1. Latency is measured apart, see `latency_s`.
     """
     done = evaluate(model, photographs, test, calibration, batch, seed)
@@ -42,9 +58,9 @@ def measure(
         "rmse_posterior_mean": np.asarray(done.images["rmse_posterior_mean"], dtype=np.float64),
         "bits_per_dim": np.asarray(done.images["bits_per_dim"], dtype=np.float64),
         "dissimilarity": 1 - np.asarray(done.images["ssim"], dtype=np.float64),
-        "sharpness_error": _sharpness_errors(model, photographs, test, batch),
-    }
-    return Trial(columns, {"inactive_share": 1 - done.metrics["active_units"] / done.metrics["latents"]})
+    } | _of_reconstructions(model, photographs, test, batch, network)
+    absent = {} if network is not None else {FEATURE_DISTANCE: networks.ABSENT}
+    return Trial(columns, {"inactive_share": 1 - done.metrics["active_units"] / done.metrics["latents"]}, absent)
 
 
 def latency_s(models: dict[str, Cascade], photographs: PackedImages, rows: np.ndarray) -> dict[str, float]:
@@ -67,14 +83,27 @@ def _wait(x: Tensor) -> None:
         torch.cuda.synchronize(x.device)
 
 
-def _sharpness_errors(model: Cascade, photographs: PackedImages, rows: np.ndarray, batch: int) -> np.ndarray:
-    parts = []
+@torch.no_grad()
+def _of_reconstructions(
+    model: Cascade, photographs: PackedImages, rows: np.ndarray, batch: int, network: FeatureNetwork | None
+) -> dict[str, np.ndarray]:
+    parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         x = photographs.gather(part, np.zeros_like(part))
         rebuilt = model.reconstruct(x)[0].rebuilt.clamp(0, 1)
-        parts.append((_detail(rebuilt) / _detail(x)).log().abs().double().cpu().numpy())
-    return np.concatenate(parts)
+        found = {"sharpness_error": (_detail(rebuilt) / _detail(x)).log().abs()}
+        if network is not None:
+            found[f"feature_distance_{network.name}"] = _feature_distances(network, x, rebuilt)
+        for name, values in found.items():
+            parts.setdefault(name, []).append(values.double().cpu())
+    return {name: torch.cat(values).numpy() for name, values in parts.items()}
+
+
+def _feature_distances(network: FeatureNetwork, x: Tensor, y: Tensor) -> Tensor:
+    """Squared distance of each pair of images in features of unit length, B: length grows with contrast alone."""
+    a, b = (F.normalize(network.features(images).double(), dim=1) for images in (x, y))
+    return (a - b).square().sum(1)
 
 
 def _detail(x: Tensor) -> Tensor:

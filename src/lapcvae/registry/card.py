@@ -46,7 +46,8 @@ def table(verdict: Verdict) -> list[str]:
         "| measure (lower is better) | champion | challenger | difference | asked | |",
         "|---|---|---|---|---|---|",
     ]
-    return lines + [_line(check) for check in verdict.checks]
+    absent = [f"| {name} | | | | not asked: {why} | |" for name, why in sorted(verdict.absent.items())]
+    return lines + [_line(check) for check in verdict.checks] + absent
 
 
 def _line(check: Check) -> str:

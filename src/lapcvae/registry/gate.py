@@ -20,7 +20,7 @@ class GateConfig:
     primary: what the challenger must be better in, by more than `min_gain`, with `confidence`. margins: guards; the
     challenger must not be worse by more than this with the same confidence (measures a photograph) or as it is
     (measures a model). max_latency_ratio: of challenger to champion. limits: of the first champion, when there is none
-    to compare with.
+    to compare with. A guard that cannot be taken here (`Trial.absent`) is not asked, and the verdict says so.
     """
 
     primary: str
@@ -54,11 +54,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """decision, the one sentence that explains it, and every check; the primary measure comes first."""
+    """decision, the one sentence that explains it, and every check; the primary measure comes first. absent: guards
+    that could not be asked, and why.
+    """
 
     decision: Decision
     reason: str
     checks: tuple[Check, ...] = field(default=())
+    absent: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; an infinite end of an interval becomes null."""
@@ -74,42 +77,47 @@ def decide(champion: Trial, challenger: Trial, groups: list[str], config: GateCo
         )
 
     old, new = champion.means(), challenger.means()
+    absent = {name: why for name, why in (champion.absent | challenger.absent).items() if name in config.margins}
     name = config.primary
+    _known(name, new)
     found = difference(name)
     better = found.high < -config.min_gain
     asked = f"better than the champion by more than {config.min_gain:g}"
     checks = [Check(name, asked, old[name], new[name], better, found)]
     for name, margin in config.margins.items():
         asked = f"not worse by more than {margin:g}"
-        if name in challenger.columns:
+        if name in challenger.columns and name not in absent:
             found = difference(name)
             checks.append(Check(name, asked, old[name], new[name], found.high <= margin, found))
-        else:
+        elif name not in absent:
             _known(name, new)
             checks.append(Check(name, asked, old[name], new[name], new[name] - old[name] <= margin))
     if "latency_s" in old and "latency_s" in new:
         asked = f"at most {config.max_latency_ratio:g} times the champion's"
         holds = new["latency_s"] <= config.max_latency_ratio * old["latency_s"]
         checks.append(Check("latency_s", asked, old["latency_s"], new["latency_s"], holds))
-    return _conclude(checks, f"better at {config.confidence:.0%} confidence, and no guard is broken")
+    return _conclude(checks, f"better at {config.confidence:.0%} confidence, and no guard is broken", absent)
 
 
 def first(challenger: Trial, config: GateConfig) -> Verdict:
     """Hold a challenger against the absolute limits: there is no champion."""
     new = challenger.means()
+    _known(config.primary, new)
     checks = []
-    for name in sorted(config.limits, key=lambda name: (name != config.primary, name)):
+    absent = {name: why for name, why in challenger.absent.items() if name in config.limits}
+    for name in sorted(set(config.limits) - set(absent), key=lambda name: (name != config.primary, name)):
         _known(name, new)
         limit = config.limits[name]
         checks.append(Check(name, f"at most {limit:g}", None, new[name], new[name] <= limit))
-    return _conclude(checks, "the first champion: within the absolute limits")
+    return _conclude(checks, "the first champion: within the absolute limits", absent)
 
 
-def _conclude(checks: list[Check], praise: str) -> Verdict:
+def _conclude(checks: list[Check], praise: str, absent: dict[str, str]) -> Verdict:
     broken = [check for check in checks if not check.holds]
     if not broken:
-        return Verdict("promoted", praise, tuple(checks))
-    return Verdict("rejected", "; ".join(_sentence(check) for check in broken), tuple(checks))
+        said = f"; not asked: {', '.join(sorted(absent))}" if absent else ""
+        return Verdict("promoted", praise + said, tuple(checks), absent)
+    return Verdict("rejected", "; ".join(_sentence(check) for check in broken), tuple(checks), absent)
 
 
 def _sentence(check: Check) -> str:
