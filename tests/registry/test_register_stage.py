@@ -14,6 +14,7 @@ from pipelines.stages import register
 PARAMS = """\
 seed: 0
 baselines: {vae: {updates: 5}}
+end_to_end: {}
 tracking: {experiment: faces, model: lapcvae, primary_metric: lapcvae.rmse.mean}
 """
 
