@@ -51,6 +51,28 @@ def test_filters_are_linear_and_alike_on_both_axes(kind: str) -> None:
         torch.testing.assert_close(operator(x.mT, kind), operator(x, kind).mT)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_is_the_same_to_the_bit_alone_in_a_batch_in_either_layout_and_with_a_gradient(kind: str) -> None:
+    x = torch.rand(37, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    for operator in (reduce, expand):
+        together = operator(x, kind)
+        assert together.is_contiguous()
+        for part in (1, 2, 16):
+            assert torch.equal(torch.cat([operator(p, kind) for p in x.split(part)]), together)
+        assert torch.equal(operator(x.contiguous(memory_format=torch.channels_last), kind), together)
+        assert torch.equal(operator(x.clone().requires_grad_(), kind), together)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(operator(x, kind), together)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients(kind: str) -> None:
+    x = torch.rand(1, 2, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: build(x, 2, kind), x)
+    bands = [band.detach().requires_grad_() for band in build(x, 2, kind)]
+    assert torch.autograd.gradcheck(lambda *bands: collapse(list(bands), kind), bands)
+
+
 def test_sides() -> None:
     assert level_sides(64, 16) == [64, 32, 16]
     assert level_sides(128, 16) == [128, 64, 32, 16]

@@ -47,7 +47,7 @@ def gaussian_pyramid(x: Tensor, levels: int, kind: PyramidKind = "burt") -> list
 def build(x: Tensor, levels: int, kind: PyramidKind = "burt") -> list[Tensor]:
     """[h_1 ... h_K]: bands, then the coarsest image (Burt and Adelson 1983)."""
     gaussian = gaussian_pyramid(x, levels, kind)
-    bands = [fine - expand(coarse, kind) for fine, coarse in pairwise(gaussian)]
+    bands = [expand(-coarse, kind).add_(fine) for fine, coarse in pairwise(gaussian)]
     return [*bands, gaussian[-1]]
 
 
@@ -55,5 +55,5 @@ def collapse(bands: list[Tensor], kind: PyramidKind = "burt") -> Tensor:
     """Rebuild x from [h_1 ... h_K]: the inverse of `build` to float rounding."""
     x = bands[-1]
     for band in reversed(bands[:-1]):
-        x = expand(x, kind) + band
+        x = expand(x, kind).add_(band)
     return x

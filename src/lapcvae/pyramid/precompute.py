@@ -26,7 +26,7 @@ from lapcvae.io.progress import progress
 from lapcvae.pyramid.filters import PyramidKind, expand, reduce
 
 _CHUNK = 256
-_FORMAT = "1"  # part of the cache key; raise it when the filters or what is kept of a photograph change
+_FORMAT = "2"  # part of the cache key; raise it when the filters or what is kept of a photograph change
 
 
 def precompute(
@@ -100,7 +100,7 @@ def _work_out(images: np.ndarray, one: _Layout, kind: PyramidKind) -> list[bytes
     levels = [np.empty((count, 2, side, side, 3), np.float16) for side in one.sides[1:]]
     moments = np.zeros((count, *one.moments))
     for flip in (0, 1):
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255
         x = x.flip(-1) if flip else x
         for k in range(depth):
             moments[:, k, 0] += _sums(x)
