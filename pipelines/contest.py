@@ -53,6 +53,8 @@ def is_due(name: str) -> bool:
     tags = promotion.tags_of(name, now.current)
     if tags.get(promotion.ROLLED_BACK) == "true":
         return False
+    if tags.get(promotion.MOVE) == "due":  # promoted by a run that was killed before it moved the alias
+        return True
     return tags.get("gate_against") != str(now.champion or "none")
 
 
@@ -100,10 +102,9 @@ def hold(extra: list[Path] | None = None) -> Contest:
         np.load(PYRAMID / "x1.npy", mmap_mode="r")[drift.thin(rows["train"], seed)], contenders["challenger"]
     )
     reference.keep(tracked.model, now.current, columns)
-    if verdict.decision == "promoted" and now.champion != now.current:
-        promotion.promote(tracked.model, now.current, verdict.reason)
-    after = promotion.standing(tracked.model).champion
-    # Last: with these tags the gate is done, and until then it is held again.
+    moves = verdict.decision == "promoted" and now.champion != now.current
+    # With these tags the gate is done, and until then it is held again. They come before the move: once the challenger
+    # is champion, there is no telling any more which numbers made it so.
     promotion.note_verdict(
         tracked.model,
         now.current,
@@ -112,10 +113,15 @@ def hold(extra: list[Path] | None = None) -> Contest:
             "gate_reason": verdict.reason,
             "gate_against": str((against if verdict.decision == "promoted" else now.champion) or "none"),
             "frozen_test": test.digest,
+            promotion.MOVE: "due" if moves else "none",
             **{f"gate.{name}": f"{value:.6g}" for name, value in trials["challenger"].means().items()},
         },
         text,
     )
+    if moves:
+        promotion.promote(tracked.model, now.current, verdict.reason)
+        promotion.note_verdict(tracked.model, now.current, {promotion.MOVE: "done"}, text)
+    after = promotion.standing(tracked.model).champion
     return Contest(verdict, now.current, against, after, text, pictures)
 
 

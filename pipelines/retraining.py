@@ -207,6 +207,7 @@ def _intake(config: RetrainConfig, outcome: Outcome, tell: Say, reachable: bool)
     )
     reason = batch.reason
     if not reason:
+        _enter("drift")
         outcome.drift = _drift(batch, config.drift, reachable)
         if outcome.drift is not None:
             far = outcome.drift.columns[0]
@@ -340,6 +341,7 @@ def _gate(outcome: Outcome, tell: Say) -> None:
 
 def _finish(outcome: Outcome) -> None:
     """Leave the record of this run, and add it to the list of all."""
+    _enter("record")
     with atomic_folder(PICTURES) as folder:
         for name, picture in (outcome.contest.pictures if outcome.contest else {}).items():
             Image.fromarray(picture).save(folder / f"{name}.png")

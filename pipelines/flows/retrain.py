@@ -7,6 +7,7 @@ Where Prefect's server is away, the same work is done without it: retraining mus
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -23,6 +24,7 @@ from pipelines.flows.run import PIPELINE_RUN, worth_another_try
 from pipelines.retraining import Outcome, RetrainConfig, Say
 
 RETRIES, RETRY_DELAY_S = 2, 10.0
+_finished: list[Outcome] = []  # what this process's retraining came to, once it has
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try)
@@ -61,10 +63,9 @@ def retrain(retries: int = RETRIES, retry_delay_s: float = RETRY_DELAY_S) -> str
 
 def _under(name: str, stages: retraining.RunStage, say: Say) -> Outcome:
     """Everything that this run logs to MLflow is under one run, known by the flow run's id."""
-    import os
-
     os.environ[PIPELINE_RUN] = f"flow {name}"
-    return retraining.retrain(stages, say)
+    _finished[:] = [retraining.retrain(stages, say)]
+    return _finished[0]
 
 
 def _show(outcome: Outcome) -> None:
@@ -83,19 +84,34 @@ def _show(outcome: Outcome) -> None:
         create_image_artifact(address, key="faces", description=name.replace("_", " "))
 
 
+def _alone() -> None:
+    print("retrain: Prefect's server is away; going on without it", file=sys.stderr)
+    with retraining.one_at_a_time(f"no-prefect-{time.time_ns()}") as held:
+        if held is None:
+            print("retrain: another retraining is going on; nothing to do")
+            return
+        _under(f"alone {time.time_ns()}", lambda stage, d: dvc_runner.run_stage(stage, deadline=d), print)
+
+
+def _after_it_went() -> None:
+    """Prefect cannot end its own run without its server; the work may be done for all that."""
+    if _finished:
+        print(f"retrain: {_finished[0].status}; Prefect's server went away, so its page is missing", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # else Prefect goes on for minutes, trying to deliver its events to nobody
+    else:
+        _alone()
+
+
 def main() -> None:
     """Run the flow once, with Prefect or without, and end as the stage that failed did."""
     try:
         if server.is_wanted_and_away():
-            print("retrain: Prefect's server is away; going on without it", file=sys.stderr)
-            with retraining.one_at_a_time(f"no-prefect-{time.time_ns()}") as held:
-                if held is None:
-                    print("retrain: another retraining is going on; nothing to do")
-                    return
-                _under(f"alone {time.time_ns()}", lambda stage, d: dvc_runner.run_stage(stage, deadline=d), print)
+            _alone()
             return
         load(RetrainConfig, "retrain")  # a wrong parameter is said before a server is started for it
-        retrain()
+        server.unless_away(retrain, _after_it_went)
     except LapcvaeError as error:
         print(f"retrain: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

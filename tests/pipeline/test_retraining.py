@@ -1,22 +1,28 @@
 """The real flow, small, over some weeks: real photographs, DVC, MLflow, and Prefect around it."""
 
+import contextlib
+import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from lapcvae.config import load
 from lapcvae.evaluation import networks, trial
 from lapcvae.io.atomic import sha256_file
 from lapcvae.registry import lineage, promotion
@@ -44,6 +50,15 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+# Where a run is killed, each further on than the one before; see killed_run.py.
+KILLED = [
+    "call:lapcvae.data.inbox:examine", "enter:drift", "call:pipelines.dvc_runner:add", "stage:landmarks",
+    "stage:validate", "stage:pyramid", "stage:train@2", "stage:train@1", "stage:evaluate", "stage:register",
+    "call:lapcvae.registry.tracking:Run.picture", "call:lapcvae.registry.history:note",
+]  # fmt: skip
+KILLED_MOVING = ["enter:gate", "call:lapcvae.registry.promotion:promote", "enter:record"]
+
+
 @dataclass
 class Week:
     """What a retraining said, and what stood there after it."""
@@ -66,12 +81,47 @@ def flow(project: Path, **extra: Any) -> Week:
     return _week(time.monotonic() - start, extra | {"said": said})
 
 
-def _flow(project: Path) -> subprocess.Popen[str]:
+def _flow(project: Path, **variables: str) -> subprocess.Popen[str]:
     environment = os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PYTHONPATH": f"{project}:{project}/src"}
+    environment |= variables
     command = [sys.executable, "-m", "pipelines.flows.retrain"]
     return subprocess.Popen(
         command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def _flow_losing_its_server(project: Path) -> Week:
+    """The flow with a real Prefect server, which is killed while a stage works."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/api"
+    extra = {"PREFECT_HOME": str(project.parent / "prefect"), "PREFECT_CLIENT_MAX_RETRIES": "1"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, env=os.environ | extra, start_new_session=True, **quiet)  # type: ignore[call-overload]
+    start, journal = time.monotonic(), project / retraining.SCRATCH / "run.json"
+    try:
+        while not _answers(address):
+            assert server.poll() is None
+            assert time.monotonic() < start + 120
+            time.sleep(0.2)
+        done = _flow(project, PREFECT_API_URL=address, **extra)
+        while not journal.exists() or json.loads(journal.read_text())["phase"] != "stage pyramid":
+            assert done.poll() is None, done.communicate()
+            time.sleep(0.05)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    said, errors = done.communicate(timeout=400)
+    return _week(time.monotonic() - start, {"said": said, "errors": errors, "code": done.returncode})
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", trust_env=False, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _week(seconds: float, extra: dict[str, Any]) -> Week:
@@ -95,6 +145,54 @@ def _put(project: Path, faces: dict[str, bytes]) -> None:
         path = project / "data/inbox" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+
+@dataclass
+class Killed:
+    """A run that was killed: where, in which phase its journal stood, what it left."""
+
+    point: str
+    code: int
+    said: str
+    died: str
+    phase: str
+    left: list[str]
+    champion: int | None
+
+
+def _killed(project: Path, point: str) -> Killed:
+    environment = os.environ | {"PYTHONPATH": f"{project}:{project}/src"}
+    command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), point]
+    done = subprocess.run(
+        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        timeout=300,
+    )  # fmt: skip
+    until = time.monotonic() + 60
+    while (left := _processes_in(project)) and time.monotonic() < until:
+        time.sleep(0.2)
+    died = done.stdout.partition("died: ")[2].partition("\n")[0]
+    phase = json.loads((project / retraining.SCRATCH / "run.json").read_text())["phase"]
+    return Killed(point, done.returncode, done.stdout, died, phase, left, promotion.standing("lapcvae").champion)
+
+
+def _gate_without_registry() -> retraining.Outcome:
+    outcome = retraining.Outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        retraining._gate(outcome, outcome.lines.append)
+    return outcome
+
+
+def _processes_in(project: Path) -> list[str]:
+    """Every process that works in the project's folder, but for this one."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            works = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+            if works and Path(process.cwd()).is_relative_to(project):
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -133,26 +231,22 @@ def story(project: Path, faces: list[tuple[str, bytes]]) -> dict[str, Week]:
     for name, data in faces[:60]:
         (project / "photographs" / name).parent.mkdir(parents=True, exist_ok=True)
         (project / "photographs" / name).write_bytes(data)
-    done["first"] = flow(project)
+    done["first"] = _flow_losing_its_server(project)
     done["nothing"] = flow(project)
-    # Good photographs come, and longer training is asked for; the whole run is killed while it trains.
+    # Good photographs come, and longer training is asked for; run after run is killed, each further on.
     _put(project, dict(faces[60:80]))
     _set_updates(60)
-    killed = _flow(project)
-    journal = project / retraining.SCRATCH / "run.json"
-    while json.loads(journal.read_text())["phase"] != "stage train@1":
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.05)
-    family = psutil.Process(killed.pid).children(recursive=True)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    orphans = psutil.wait_procs(family, timeout=60)[1]
-    done["better"] = flow(project, orphans=orphans)
+    done["better"] = flow(project, killed=[_killed(project, point) for point in KILLED])
     # A bad batch, twice over: damaged files, then photographs so dark that they are not like those trained on.
     _put(project, {f"bad/{i}.jpg": data[:700] for i, (_, data) in enumerate(faces[80:90])})
     done["bad"] = flow(project)
     promotion.rollback("lapcvae")
     done["rolled back"] = flow(project)
+    _set_updates(70)
+    killed = [_killed(project, KILLED_MOVING[0])]
+    postponed = _gate_without_registry()
+    killed += [_killed(project, point) for point in KILLED_MOVING[1:]]
+    done["moved"] = flow(project, killed=killed, postponed=postponed)
     return done
 
 
@@ -161,6 +255,13 @@ def test_the_first_champion_is_decided_by_absolute_limits(story: dict[str, Week]
     assert week.record["status"] == "promoted"
     assert "absolute limits" in week.record["gate"]["reason"]
     assert (week.champion, week.previous) == (1, None)
+
+
+def test_prefects_server_killed_amid_the_run_costs_its_page_only(story: dict[str, Week]) -> None:
+    week = story["first"]
+    assert week.extra["code"] == 0, week.extra["errors"][-3000:]
+    assert "promoted; Prefect's server went away, so its page is missing" in week.extra["errors"]
+    assert week.record["ran"][-1] == "register", "each stage ran, in this one run"
 
 
 def test_dvc_sees_no_graph_but_the_projects_own(story: dict[str, Week]) -> None:
@@ -178,13 +279,54 @@ def test_nothing_new_says_so_and_runs_no_stage(story: dict[str, Week]) -> None:
     assert week.champion == 1
 
 
-def test_a_killed_run_leaves_no_orphan_and_the_next_finishes_its_work(story: dict[str, Week]) -> None:
+@pytest.mark.parametrize("point", KILLED + KILLED_MOVING)
+def test_a_run_killed_in_any_phase_leaves_no_process_and_no_stuck_lock(story: dict[str, Week], point: str) -> None:
+    (kill,) = (k for k in story["better"].extra["killed"] + story["moved"].extra["killed"] if k.point == point)
+    assert kill.code == -signal.SIGKILL, kill.said
+    assert kill.left == []
+    assert kill.champion == (3 if point == "enter:record" else 1)
+
+
+def test_each_run_after_a_killed_one_knows_it_and_comes_further(story: dict[str, Week]) -> None:
+    for week in ("better", "moved"):
+        killed = story[week].extra["killed"]
+        assert [kill.died for kill in killed] == ["none"] + [kill.phase for kill in killed[:-1]]
+
+
+def test_the_run_after_the_killed_ones_finishes_their_work(story: dict[str, Week]) -> None:
     week = story["better"]
-    assert week.extra["orphans"] == []
     assert week.record["status"] == "promoted"
     record = json.loads(Path("data/batches/0001.json").read_text())
     assert record["status"] == "taken"
     assert len(record["files"]) == 20
+    assert len(list(Path("data/taken").glob("*.tar"))) == 1
+
+
+def test_a_promotion_that_was_killed_is_done_by_the_next_run_on_the_same_footing(story: dict[str, Week]) -> None:
+    week = story["moved"]
+    assert week.record["status"] == "nothing", "killed as it wrote its record, with all done"
+    assert (week.champion, week.previous) == (3, 1)
+    tags = promotion.tags_of("lapcvae", 3)
+    assert (tags[promotion.MOVE], tags["gate_against"]) == ("done", "1")
+    assert "better at 95% confidence" in tags["gate_reason"]
+
+
+def test_without_the_registry_the_gate_is_postponed_and_the_next_run_holds_it(story: dict[str, Week]) -> None:
+    away = story["moved"].extra["postponed"]
+    assert away.status == "postponed"
+    assert away.contest is None
+    assert "the gate is left to the next run" in away.lines[-1]
+    assert story["moved"].champion == 3
+
+
+def test_the_tracked_runs_of_killed_processes_are_marked(story: dict[str, Week]) -> None:
+    client = open_client()
+    experiment = client.get_experiment_by_name("lapcvae")
+    assert experiment is not None
+    crashed = client.search_runs([experiment.experiment_id], "tags.crashed = 'true'")
+    assert {run.info.status for run in crashed} == {"FAILED"}
+    assert "gate" in {run.data.tags["kind"] for run in crashed}
+    assert client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") == []
 
 
 def test_a_better_model_becomes_champion_and_the_old_one_previous(story: dict[str, Week]) -> None:
@@ -229,7 +371,7 @@ def test_lineage_holds_both_ways(story: dict[str, Week]) -> None:
     client = open_client()
     assert client.get_run(found.run_id).data.tags["kind"] == "pipeline"
     assert found.data_digest == json.loads(Path("data/pyramid/pyramid.json").read_text())["data_digest"]
-    assert lineage.made_of("lapcvae", found.data_digest) == [2]
+    assert lineage.made_of("lapcvae", found.data_digest) == [2, 3]
     lock = yaml.safe_load(Path("dvc.lock").read_text())
     raw = next(out for out in lock["stages"]["download"]["outs"] if out["path"] == "data/raw")
     assert found.data["data/raw"] == raw["md5"]
@@ -248,13 +390,17 @@ def test_mlflow_shows_champions_over_time_curves_pictures_and_parameters(story: 
     assert experiment is not None
     (history,) = client.search_runs([experiment.experiment_id], "tags.kind = 'history'")
     points = client.get_metric_history(history.info.run_id, "champion.rmse_posterior_mean")
-    assert [point.step for point in points] == [1, 2]
+    assert [point.step for point in points][:2] == [1, 2]
+    assert {point.step for point in points} == {1, 2, 3}
     assert points[1].value < points[0].value
-    gates = client.search_runs([experiment.experiment_id], "tags.kind = 'gate'", order_by=["start_time ASC"])
-    assert [run.data.tags["verdict"] for run in gates] == ["promoted", "promoted"]
-    pictures = [file.path for file in client.list_artifacts(gates[1].info.run_id, "pictures")]
+    query = "tags.kind = 'gate' and attributes.status = 'FINISHED'"
+    gates = client.search_runs([experiment.experiment_id], query, order_by=["start_time ASC"])
+    assert {run.data.tags["verdict"] for run in gates} == {"promoted"}
+    last = {run.data.params["challenger"]: run.info.run_id for run in gates}
+    assert set(last) == {"1", "2", "3"}
+    pictures = [file.path for file in client.list_artifacts(last["2"], "pictures")]
     assert pictures == ["pictures/photograph_then_champion_then_challenger.png"]
-    kept = {file.path for file in client.list_artifacts(gates[1].info.run_id, "gate")}
+    kept = {file.path for file in client.list_artifacts(last["2"], "gate")}
     assert {"gate/card.md", "gate/frozen_test.csv", "gate/0001.json"} <= kept
     assert "# lapcvae, version 2: promoted" in client.get_model_version("lapcvae", "2").description
     running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
@@ -275,3 +421,58 @@ def test_a_changed_test_set_is_refused(story: dict[str, Week], monkeypatch: pyte
             contest._test_set("lapcvae")
     finally:
         Path("data/frozen_test.csv").write_text(whole)
+
+
+def _with_drift(**changes: Any) -> retraining.RetrainConfig:
+    config = load(retraining.RetrainConfig, "retrain")
+    return replace(config, drift=replace(config.drift, min_photographs=5, **changes))
+
+
+def _examined(
+    project: Path, config: retraining.RetrainConfig, photographs: dict[str, bytes]
+) -> tuple[retraining.Outcome, Any]:
+    _put(project, photographs)
+    outcome = retraining.Outcome()
+    with retraining.one_at_a_time("a test"):
+        return outcome, retraining._intake(config, outcome, outcome.lines.append, reachable=True)
+
+
+def test_a_batch_too_far_from_the_champions_training_data_is_set_aside_whole(
+    story: dict[str, Week], project: Path, faces: list[tuple[str, bytes]]
+) -> None:
+    dark = {}
+    for name, data in faces[80:90]:
+        stream = io.BytesIO()
+        Image.open(io.BytesIO(data)).point(lambda value: value * 0.35).save(stream, "PNG")
+        dark[f"{name}.png"] = stream.getvalue()
+    outcome, batch = _examined(project, _with_drift(measure="ks", notice=0.5, veto=0.8), dark)
+    assert batch is None
+    assert outcome.drift is not None
+    assert outcome.drift.verdict == "veto", outcome.lines
+    assert any(column.column.startswith("feature_") for column in outcome.drift.columns)
+    assert outcome.batch is not None
+    assert "too far from the champion's training data" in outcome.batch["reason"]
+    assert len(list(Path(f"data/set_aside/{outcome.batch['number']}/photographs").rglob("*.png"))) == 10
+    assert len(list(Path("data/taken").glob("*.tar"))) == 1
+
+
+def test_few_photographs_wait_but_drift_is_trained_on_at_once(
+    story: dict[str, Week], project: Path, faces: list[tuple[str, bytes]]
+) -> None:
+    drifted = _with_drift(measure="ks", notice=0.01, veto=1.0)
+    outcome, batch = _examined(project, drifted, dict(faces[80:90]))
+    assert batch is not None, outcome.lines
+    assert outcome.drift is not None
+    assert outcome.drift.verdict == "notice"
+    retraining._note_trained()
+    note = retraining.SCRATCH / "trained.json"
+    trained = json.loads(note.read_text())
+    note.write_text(json.dumps(trained | {"new": trained["new"] - 3}))
+    patient = replace(drifted, min_new=4)
+    assert retraining._is_enough(patient, outcome, outcome.lines.append)
+    assert outcome.lines[-1] == "drift: trained on at once"
+    calm = retraining.Outcome()
+    assert not retraining._is_enough(patient, calm, calm.lines.append)
+    assert calm.status == "waiting"
+    assert "3 new photographs since the last training; the next is at 4" in calm.lines[-1]
+    assert retraining._is_enough(replace(patient, min_new=3), calm, calm.lines.append)

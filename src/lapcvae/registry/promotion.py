@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _MOVING, _PREDECESSOR, _FROZEN = "moving", "predecessor", "frozen_test"
-ROLLED_BACK, VERDICT = "rolled_back", "gate"
+ROLLED_BACK, VERDICT, MOVE = "rolled_back", "gate", "gate_move"
 
 
 @dataclass(frozen=True)
