@@ -215,7 +215,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def faces() -> list[tuple[str, bytes]]:
-    found = []
+    found: list[tuple[str, bytes]] = []
     with tarfile.open(SAMPLE) as tar:
         for member in tar:
             stream = tar.extractfile(member)
@@ -402,7 +402,7 @@ def test_mlflow_shows_champions_over_time_curves_pictures_and_parameters(story: 
     assert pictures == ["pictures/photograph_then_champion_then_challenger.png"]
     kept = {file.path for file in client.list_artifacts(last["2"], "gate")}
     assert {"gate/card.md", "gate/frozen_test.csv", "gate/0001.json"} <= kept
-    assert "# lapcvae, version 2: promoted" in client.get_model_version("lapcvae", "2").description
+    assert "# lapcvae, version 2: promoted" in (client.get_model_version("lapcvae", "2").description or "")
     running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
     assert running == []
 
