@@ -76,7 +76,7 @@ def is_up_to_date() -> bool:
 
 def add(path: Path, say: Callable[[str], None] = print) -> None:
     """Have DVC keep a file: its content in the cache, its digest in PATH.dvc. Safe to repeat."""
-    _dvc(["add", "--quiet", str(path)], f"DVC could not keep {path}", say)
+    _dvc(["add", str(path)], f"DVC could not keep {path}", say)
 
 
 def forget(path: Path, say: Callable[[str], None] = print) -> None:

@@ -47,24 +47,65 @@ def remove_damaged(say: Callable[[str], None] = print) -> list[str]:
 def release_stale_locks(say: Callable[[str], None] = print) -> int:
     """Strike out entries of DVC's read-write lock whose process is gone, or is another program by now; how many.
 
-    DVC does so for ids that no process has; an id that was given to another program would block for ever.
+    DVC does so for ids that no process has; an id that was given to another program would block for ever. A lock file
+    that was cut short is removed: DVC, killed while it wrote it, would refuse to do anything from then on.
     """
     if not _RWLOCK.is_file():
         return 0
-    try:
-        tree: dict[str, Any] = json.loads(_RWLOCK.read_text(encoding="utf-8") or "{}")
-    except ValueError:  # cut short by a full disk or a power cut; DVC would refuse to do anything
-        _RWLOCK.unlink()
-        say(f"locks: {_RWLOCK} was damaged and is removed")
-        return 1
-    read = {path: [i for i in infos if _is_dvc(i["pid"])] for path, infos in tree.get("read", {}).items()}
-    write = {path: info for path, info in tree.get("write", {}).items() if not info or _is_dvc(info["pid"])}
-    before = sum(map(len, tree.get("read", {}).values())) + len(tree.get("write", {}))
-    stale = before - sum(map(len, read.values())) - len(write)
-    if stale:
-        write_json(_RWLOCK, {"read": {path: infos for path, infos in read.items() if infos}, "write": write})
-        say(f"locks: {stale} left by processes that are gone, struck out of {_RWLOCK}")
+    from dvc.lock import Lock
+
+    with Lock(str(_RWLOCK.with_name("rwlock.lock")), wait=True):  # else a file that is being written looks cut short
+        try:
+            tree = _read_lock(_RWLOCK)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            _RWLOCK.unlink()
+            say(f"locks: {_RWLOCK} was damaged and is removed")
+            return 1
+        read = {path: [info for info in infos if _is_dvc(info["pid"])] for path, infos in tree["read"].items()}
+        write = {path: info for path, info in tree["write"].items() if _is_dvc(info["pid"])}
+        stale = sum(map(len, tree["read"].values())) - sum(map(len, read.values())) + len(tree["write"]) - len(write)
+        if stale:
+            write_json(_RWLOCK, {"read": {path: infos for path, infos in read.items() if infos}, "write": write})
+            say(f"locks: {stale} left by processes that are gone, struck out of {_RWLOCK}")
     return stale
+
+
+def set_aside_damaged_notes(say: Callable[[str], None] = print) -> list[Path]:
+    """Move a dvc.lock, or a .dvc file in data/taken, that DVC can no longer read to NAME.damaged; returns which.
+
+    DVC writes them in place, so one that is killed, or has no space, may leave half of one. Nothing is lost: what
+    dvc.lock said is found again in DVC's run-cache, and a .dvc file is made anew from the file beside it.
+    """
+    damaged: list[Path] = []
+    for path in (Path("dvc.lock"), *sorted(Path("data/taken").glob("*.dvc"))):
+        if path.is_file() and not _is_whole(path):
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            damaged.append(path)
+            say(f"{path} was damaged, by a DVC that was killed or had no space; it is {aside.name} now")
+    return damaged
+
+
+def _is_whole(note: Path) -> bool:
+    """Whether each file that it speaks of has its path and its digest; DVC can read such a file, and makes anew what it
+    does not speak of.
+    """
+    try:
+        tree = yaml.safe_load(note.read_text(encoding="utf-8"))
+        parts = [tree] if note.suffix == ".dvc" else list(tree["stages"].values())
+        lists = [part[kind] for part in parts for kind in ("deps", "outs") if kind in part]
+        return bool(lists) and all(lists) and all(file["path"] and file["md5"] for files in lists for file in files)
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def _read_lock(path: Path) -> dict[str, dict[str, Any]]:
+    """DVC's read-write lock: `read` by path, a list of processes each, and `write` by path, a process each."""
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    read, write = tree.get("read", {}), tree.get("write", {})
+    for info in [*(info for infos in read.values() for info in infos), *write.values()]:
+        int(info["pid"]), str(info["cmd"])
+    return {"read": read, "write": write}
 
 
 def _is_dvc(pid: int) -> bool:

@@ -50,8 +50,9 @@ def _look(above: list[psutil.Process], runner: psutil.Process | None) -> None:
     with contextlib.suppress(OSError):  # who read what is said here may be the one that is gone
         print("stage: what started it is gone; it ends too", file=sys.stderr, flush=True)
     if waited_for:
-        # DVC without its runner would go on and start the next stage; it is in the group that the runner made.
-        for parent in above:
+        # DVC without its runner would go on and start the next stage; it is in the group that the runner made. It goes
+        # first: were the shell between to go before it, it would be killed as it writes that the stage failed.
+        for parent in reversed(above):
             with contextlib.suppress(psutil.Error, ProcessLookupError):
                 if runs(parent) and os.getpgid(parent.pid) == os.getpgid(0):
                     parent.kill()

@@ -171,6 +171,9 @@ def retrain(run_stage: RunStage, say: Say = print) -> Outcome:
 def _look_after(tell: Say) -> bool:
     """Mend what earlier runs and accidents left; whether MLflow can be reached."""
     dvc_state.release_stale_locks(tell)
+    for note in dvc_state.set_aside_damaged_notes(tell):
+        if (tar := note.with_suffix("")) in batches():
+            dvc_runner.add(tar, tell)
     dvc_state.remove_damaged(tell)
     for tar in Path("data/taken").glob("*.tar.dvc"):
         if not tar.with_suffix("").exists():

@@ -156,9 +156,60 @@ def test_stale_entries_of_dvcs_lock_are_struck_out(project: Path) -> None:
         dvc_runner.run_stage("first")
     assert dvc_state.release_stale_locks() == 2
     dvc_runner.run_stage("first")
-    lock.write_text('{"write": {')
+
+
+@pytest.mark.parametrize("left", ["", '{"write": {', '{"write": {"/photographs": {}}}', "[]"])
+def test_a_lock_that_dvc_was_killed_writing_is_removed(project: Path, left: str) -> None:
+    lock = project / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text(left)
+    with pytest.raises(PipelineError, match=r"(?i)rwlock"):
+        dvc_runner.run_stage("first")
     assert dvc_state.release_stale_locks() == 1
     dvc_runner.run_stage("first")
+    assert dvc_state.release_stale_locks() == 0
+
+
+def test_a_dvc_lock_that_was_cut_short_anywhere_stops_nothing(project: Path) -> None:
+    dvc_runner.run_everything()
+    assert dvc_state.set_aside_damaged_notes() == []
+    lock = project / "dvc.lock"
+    whole = lock.read_bytes()
+    aside = 0
+    for kept in range(0, len(whole), 90):
+        lock.write_bytes(whole[:kept])
+        if found := dvc_state.set_aside_damaged_notes():
+            aside += 1
+            assert found == [Path("dvc.lock")]
+            assert (project / "dvc.lock.damaged").read_bytes() == whole[:kept]
+        dvc_runner.run_everything()
+        assert dvc_runner.is_up_to_date()
+        assert (project / "second").read_text() == "second"
+    assert aside
+
+
+def test_without_its_lock_dvc_finds_results_in_the_run_cache(project: Path) -> None:
+    dvc_runner.run_everything()
+    Path("dvc.lock").write_bytes(b"")
+    assert dvc_state.set_aside_damaged_notes() == [Path("dvc.lock")]
+    said: list[str] = []
+    dvc_runner.run_everything(said.append)
+    assert not any("Running stage" in line for line in said)
+
+
+@pytest.mark.parametrize("kept", [0, 30, 60])
+def test_a_note_of_a_batch_that_was_cut_short_is_set_aside_and_can_be_made_anew(project: Path, kept: int) -> None:
+    tar = Path("data/taken/0001-0123456789abcdef.tar")
+    tar.parent.mkdir(parents=True)
+    tar.write_bytes(b"photographs")
+    dvc_runner.add(tar)
+    note = tar.with_name(f"{tar.name}.dvc")
+    whole = note.read_text()
+    assert dvc_state.set_aside_damaged_notes() == []
+    note.write_text(whole[:kept])
+    assert dvc_state.set_aside_damaged_notes() == [note]
+    dvc_runner.add(tar)
+    assert note.read_text() == whole
 
 
 def test_a_damaged_cache_file_is_found_before_it_is_used(project: Path) -> None:
