@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.states import Running, Scheduled
 
-from pipelines import retraining
+from pipelines import journal, retraining
 from pipelines.flows import retrain as retrain_flow
 from pipelines.flows import server
 
@@ -79,7 +79,7 @@ def test_a_flow_that_finds_another_one_going_on_ends_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(retraining, "retrain", lambda *_: pytest.fail("two at once"))
-    with retraining.one_at_a_time("another"):
+    with journal.one_at_a_time("another"):
         assert retrain_flow.retrain() == "busy"
 
 
