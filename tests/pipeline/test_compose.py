@@ -19,7 +19,7 @@ from lapcvae.registry.store import open_client
 from tests.pipeline import backends
 
 ROOT = Path(__file__).parents[2]
-PARAMS = "seed: 0\ntracking: {experiment: faces, model: lapcvae, primary_metric: a.b}\n"
+PARAMS = "seed: 0\ntracking: {experiment: composed, model: composed, primary_metric: a.b}\n"
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
 
