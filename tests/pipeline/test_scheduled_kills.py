@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -82,15 +83,14 @@ class Schedule:
             )
             time.sleep(0.1)
 
-    def api(self, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
+    def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Ask Prefect's server."""
         address = f"http://127.0.0.1:{self.port}/api/{path}"
         answer = (
             httpx.get(address, trust_env=False) if body is None else httpx.post(address, json=body, trust_env=False)
         )
         answer.raise_for_status()
-        found: dict[str, object] = answer.json()
-        return found
+        return answer.json()
 
     def run_late(self) -> str:
         """A run whose time was an hour ago; its id."""
@@ -105,7 +105,6 @@ class Schedule:
             state = self.api(f"flow_runs/{run}")["state"]
         except httpx.HTTPError:
             return "", ""
-        assert isinstance(state, dict)
         return state["type"], state["message"] or ""
 
     def amid_work(self) -> None:
@@ -149,6 +148,18 @@ def schedule(tmp_path: Path) -> Iterator[Schedule]:
     yield found
     if hasattr(found, "process") and found.process.poll() is None:
         found.stop()
+
+
+def test_the_cron_makes_runs_and_the_schedule_ends_with_all_it_started(schedule: Schedule) -> None:
+    schedule.start()
+    coming = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "sort": "EXPECTED_START_TIME_ASC"}
+    schedule.until(lambda: schedule.api("flow_runs/filter", coming), "Prefect's scheduler has made runs")
+    first = schedule.api("flow_runs/filter", coming)[0]
+    due = datetime.datetime.fromisoformat(first["expected_start_time"])
+    assert (due.weekday(), due.hour, due.minute) == (0, 3, 0)
+    family = psutil.Process(schedule.process.pid).children(recursive=True)
+    schedule.stop()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 def test_what_is_killed_is_marked_and_the_next_run_finishes_its_work(schedule: Schedule) -> None:
