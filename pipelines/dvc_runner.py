@@ -62,14 +62,17 @@ def run_everything(say: Callable[[str], None] = print) -> None:
     _dvc(["repro"], "the pipeline failed", say)
 
 
-def is_up_to_date() -> bool:
-    """Whether `dvc repro` would do nothing. Raises `PipelineError` where DVC cannot read the project."""
+def is_up_to_date(stage: str = "") -> bool:
+    """Whether `dvc repro` of everything, or of one stage and what it needs, would do nothing.
+
+    Raises `PipelineError` where DVC cannot read the project.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo() as repo:
-            return not repo.status()
+            return not (repo.status([stage], with_deps=True) if stage else repo.status())
     except DvcException as error:
         raise PipelineError(f"DVC cannot tell what has changed: {error}", exit_code=2) from error
 

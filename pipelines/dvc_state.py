@@ -18,6 +18,11 @@ _SEEN = Path(".cache/retrain/verified.json")
 _CHUNK = 1 << 20
 
 
+def notes() -> list[Path]:
+    """The .dvc files of what DVC keeps and no stage makes: batches taken in, weights that training begins with."""
+    return sorted(Path("data").glob("*/*.dvc"))
+
+
 def remove_damaged(say: Callable[[str], None] = print) -> list[str]:
     """Take cache files that dvc.lock or a .dvc file needs, and whose content is not what their name says, out of the
     cache; returns their digests.
@@ -71,13 +76,13 @@ def release_stale_locks(say: Callable[[str], None] = print) -> int:
 
 
 def set_aside_damaged_notes(say: Callable[[str], None] = print) -> list[Path]:
-    """Move a dvc.lock, or a .dvc file in data/taken, that DVC can no longer read to NAME.damaged; returns which.
+    """Move a dvc.lock, or another of the `notes`, that DVC can no longer read to NAME.damaged; returns which.
 
     DVC writes them in place, so one that is killed, or has no space, may leave half of one. Nothing is lost: what
     dvc.lock said is found again in DVC's run-cache, and a .dvc file is made anew from the file beside it.
     """
     damaged: list[Path] = []
-    for path in (Path("dvc.lock"), *sorted(Path("data/taken").glob("*.dvc"))):
+    for path in (Path("dvc.lock"), *notes()):
         if path.is_file() and not _is_whole(path):
             aside = path.with_name(f"{path.name}.damaged")
             path.replace(aside)
@@ -117,7 +122,7 @@ def _is_dvc(pid: int) -> bool:
 
 def _needed() -> set[str]:
     found: set[str] = set()
-    for file in (Path("dvc.lock"), *Path("data/taken").glob("*.dvc")):
+    for file in (Path("dvc.lock"), *notes()):
         if file.is_file():
             found |= set(_digests(yaml.safe_load(file.read_text(encoding="utf-8"))))
     for digest in [digest for digest in found if digest.endswith(".dir")]:

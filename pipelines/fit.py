@@ -20,7 +20,7 @@ from lapcvae.io.atomic import atomic_folder
 from lapcvae.models.level import LevelCVAE
 from lapcvae.models.scale import half_scale, scale_of
 from lapcvae.models.settings import resolve
-from lapcvae.models.storage import WEIGHTS, Description, load_weights, save_level
+from lapcvae.models.storage import Description, save_level
 from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.pyramid.stored import StoredPyramid, read_pyramid
 from lapcvae.registry import tracking
@@ -33,6 +33,7 @@ from lapcvae.training.scratch import digests, key_of, scratch_folder
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Trainable
 from lapcvae.training.vae_gan import FEATURE_WEIGHT, VaeGanTraining
+from pipelines.first_weights import put_first_weights
 from pipelines.records import sweep, write_records
 
 PYRAMID = Path("data/pyramid")
@@ -81,9 +82,8 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         description.level, description.depth, description.settings, PYRAMID, Path(job.after), processes.device
     )
     files = list(data.files)
-    if job.warm_start:
-        load_weights(model, Path(job.warm_start))
-        files.append(Path(job.warm_start, WEIGHTS))
+    begun = put_first_weights(model, name, job.warm_start)
+    files += begun.files
     prepare_prior(model, data.training, rows["train"])
     inputs = digests(files)
     resolved = {"model": asdict(description.settings), "training": asdict(settings), "seed": seed}
@@ -98,6 +98,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         tracking.child_run(name, kind, resolved, data_digest=stored.data_digest) as run,
     ):
         sweep(name)
+        run.tag("warm_start", begun.origin or "none")
         result = train(
             trainable, rows, settings, seed, processes, name, Checkpoints(scratch, key),
             lambda row: run.log(int(row["update"]), row),
@@ -111,13 +112,14 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
                 write_rebuilt(model, data.composed, stored.kind, folder, composed=not data.apart)
         with atomic_folder(Path("models", name)) as folder:
             save_level(model, description, folder)
-            write_records(folder, result, run.record_id, inputs)
+            write_records(folder, result, run.record_id, inputs, begun.origin)
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (
         f"{settings.updates} updates, {result.images_per_second:.0f} images/s, "
         f"{result.peak_memory_bytes / 2**30:.2f} GiB; rate {last['rate_nats']:.0f} nats, "
         f"sigma {255 * last['sigma']:.2f} of 255, held-out loss {last['val_loss_nats']:.0f} nats"
+        + (f"; begun with the weights of {begun.origin}" if begun.origin else "")
         + (f"; {result.unused_latents} of {result.latents} latents unused" if result.unused_latents else "")
         + (f"; {result.passed_over} updates passed over, {result.rollbacks} returns" if result.passed_over else "")
     )

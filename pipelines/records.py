@@ -13,8 +13,13 @@ from lapcvae.io.atomic import write_json, write_text
 from lapcvae.training.loop import TrainingResult
 
 
-def write_records(folder: Path, result: TrainingResult, run_id: str, inputs: dict[str, str]) -> None:
-    """The last row of the curve with what the guards saw, the curve, and which run made it from what."""
+def write_records(
+    folder: Path, result: TrainingResult, run_id: str, inputs: dict[str, str], warm_start: str = ""
+) -> None:
+    """The last row of the curve with what the guards saw, the curve, and which run made it from what.
+
+    warm_start: whose weights it began with; "" for random ones.
+    """
     finite = {k: v for k, v in result.curve[-1].items() if np.isfinite(v)}
     seen = {
         "unused_latents": result.unused_latents,
@@ -30,6 +35,7 @@ def write_records(folder: Path, result: TrainingResult, run_id: str, inputs: dic
     record = {
         "mlflow_run_id": run_id,
         "inputs": inputs,
+        "warm_start": warm_start,
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "peak_memory_bytes": result.peak_memory_bytes,

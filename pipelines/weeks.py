@@ -38,6 +38,7 @@ _PARTS = (
     "src",
     "pipelines",
     "data/taken",
+    "data/warm_start",
     "data/accepted.json",
     "dvc.yaml",
     "params.yaml",
@@ -226,7 +227,7 @@ def _make_project(folder: Path, settings: dict[str, Any]) -> None:
     for part in _PARTS:
         target = folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
-        ignored = shutil.ignore_patterns("__pycache__", "*.tar", "*.tar.dvc")
+        ignored = shutil.ignore_patterns("__pycache__", "*.tar", "*.dvc", "champion")
         shutil.copytree(part, target, ignore=ignored) if Path(part).is_dir() else shutil.copyfile(part, target)
     params = _overlay(_overlay(read_params(), SETTINGS), settings)
     params["baselines"] = {name: params["baselines"][name] for name in BASELINES}

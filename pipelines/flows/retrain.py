@@ -18,10 +18,10 @@ from prefect.runtime import flow_run
 
 from lapcvae.config import load
 from lapcvae.errors import LapcvaeError
-from pipelines import dvc_runner, retraining
+from pipelines import dvc_runner, journal, retraining
 from pipelines.flows import server, unended
 from pipelines.flows.run import PIPELINE_RUN, worth_another_try
-from pipelines.retraining import Outcome, RetrainConfig, Say
+from pipelines.outcome import Outcome, RetrainConfig, RunStage, Say
 
 RETRIES, RETRY_DELAY_S = 2, 10.0
 _finished: list[Outcome] = []  # what this process's retraining came to, once it has
@@ -41,7 +41,7 @@ def retrain(retries: int = RETRIES, retry_delay_s: float = RETRY_DELAY_S) -> str
     """
     log = get_run_logger()
     name = str(flow_run.get_id())
-    with unended.noted(name) as note, retraining.one_at_a_time(name) as held:
+    with unended.noted(name) as note, journal.one_at_a_time(name) as held:
         if held is None:
             log.info("another retraining is going on; nothing to do")
             note.status = "busy"
@@ -65,7 +65,7 @@ def retrain(retries: int = RETRIES, retry_delay_s: float = RETRY_DELAY_S) -> str
     return outcome.status
 
 
-def _under(name: str, stages: retraining.RunStage, say: Say) -> Outcome:
+def _under(name: str, stages: RunStage, say: Say) -> Outcome:
     """Everything that this run logs to MLflow is under one run, known by the flow run's id."""
     os.environ[PIPELINE_RUN] = f"flow {name}"
     _finished[:] = [retraining.retrain(stages, say)]
@@ -90,7 +90,7 @@ def _show(outcome: Outcome) -> None:
 
 def _alone() -> None:
     print("retrain: Prefect's server is away; going on without it", file=sys.stderr)
-    with retraining.one_at_a_time(f"no-prefect-{time.time_ns()}") as held:
+    with journal.one_at_a_time(f"no-prefect-{time.time_ns()}") as held:
         if held is None:
             print("retrain: another retraining is going on; nothing to do")
             return

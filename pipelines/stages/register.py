@@ -32,7 +32,9 @@ def work() -> str:
     levels = [MODELS / f"level{k}" for k in range(1, read_json(MODELS / "level1/model.json")["depth"] + 1)]
     trained = [*reversed(levels), *(MODELS / name for name in (*params["baselines"], *params["end_to_end"]))]
     spool.deliver()
-    made_by = {folder.name: spool.resolve(read_json(folder / "run.json")["mlflow_run_id"]) for folder in trained}
+    records = {folder.name: read_json(folder / "run.json") for folder in trained}
+    begun = sorted({record["warm_start"] for record in records.values()} - {""})
+    made_by = {name: spool.resolve(record["mlflow_run_id"]) for name, record in records.items()}
     run_id = tracking.finish_pipeline(
         metrics, [REPORTS / "metrics.json", REPORTS / "index.html"], made_by, data_digest=data_digest
     )
@@ -40,6 +42,7 @@ def work() -> str:
         raise RegistryError(f"MLflow at {tracking_uri()} is away; once it is back, `dvc repro` registers the models")
     tags = git_tags() | {
         "data_digest": data_digest,
+        "warm_start": ", ".join(begun),
         "params_digest": models.params_digest(params),
         "primary_metric": config.primary_metric,
         "primary_value": f"{numbers[config.primary_metric]:.6g}",

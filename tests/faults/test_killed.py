@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from lapcvae.errors import PipelineError
-from pipelines import dvc_runner, dvc_state, retraining
+from pipelines import dvc_runner, dvc_state, journal
 
 ROOT = Path(__file__).parents[2]
 GRAPH = """\
@@ -226,22 +226,22 @@ def test_a_damaged_cache_file_is_found_before_it_is_used(project: Path) -> None:
 
 
 def test_two_runs_at_once_are_one(project: Path) -> None:
-    with retraining.one_at_a_time("a") as first:
+    with journal.one_at_a_time("a") as first:
         assert first is not None
-        program = "from pipelines import retraining as r\nwith r.one_at_a_time('b') as held: print(held)"
+        program = "from pipelines import journal as r\nwith r.one_at_a_time('b') as held: print(held)"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "None"
-    with retraining.one_at_a_time("c") as again:
+    with journal.one_at_a_time("c") as again:
         assert again is not None
         assert again.died is None
 
 
 def test_a_killed_run_frees_its_place_and_is_known_to_have_died(project: Path) -> None:
-    program = "import os, signal\nfrom pipelines import retraining as r\n"
-    program += "with r.one_at_a_time('b'):\n r._enter('gate'); os.kill(os.getpid(), signal.SIGKILL)"
+    program = "import os, signal\nfrom pipelines import journal as r\n"
+    program += "with r.one_at_a_time('b'):\n r.enter('gate'); os.kill(os.getpid(), signal.SIGKILL)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    with retraining.one_at_a_time("c") as held:
+    with journal.one_at_a_time("c") as held:
         assert held is not None
         assert held.died is not None
         assert (held.died["name"], held.died["phase"]) == ("b", "gate")

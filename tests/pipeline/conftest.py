@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline import backends
+
 GRAPH = """\
 vars: [params.yaml]
 stages:
@@ -76,3 +78,18 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    programs = backends.postgres_programs() or backends.install_postgres()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed and cannot be here; on Debian: apt-get install postgresql")
+    with backends.postgres(tmp_path_factory.mktemp("postgres") / "cluster", programs) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[str]:
+    with backends.s3() as address:
+        yield address

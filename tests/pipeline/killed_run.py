@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import psutil
 from dvc.repo import Repo
 
-from pipelines import dvc_runner, retraining
+from pipelines import dvc_runner, journal, retraining
 
 
 def die(*_: Any, **__: Any) -> NoReturn:
@@ -40,14 +40,14 @@ def die_amid_work() -> None:
 
 def main() -> None:
     kind, _, point = sys.argv[1].partition(":")
-    enter = retraining._enter
+    enter = journal.enter
 
     def entered(phase: str, name: str | None = None) -> None:
         enter(phase, name)
         if kind == "enter" and phase == point:
             die()
 
-    retraining._enter = entered
+    journal.enter = entered
     if kind == "call":
         module, _, function = point.partition(":")
         *owners, last = function.split(".")
@@ -63,7 +63,7 @@ def main() -> None:
 
     name = f"killed at {sys.argv[1]}"
     os.environ["LAPCVAE_PIPELINE_RUN"] = name
-    with retraining.one_at_a_time(name) as held:
+    with journal.one_at_a_time(name) as held:
         assert held is not None
         print("died:", held.died["phase"] if held.died else "none", flush=True)
         retraining.retrain(run_stage)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,25 +10,9 @@ import pytest
 from lapcvae.registry import models, promotion, spool, tracking
 from lapcvae.registry.store import open_client
 from pipelines import dvc_runner
-from tests.pipeline import backends
 
 ROOT = Path(__file__).parents[2]
 PARAMS = "seed: 0\ntracking: {experiment: faces, model: lapcvae, primary_metric: a.b}\n"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    programs = backends.postgres_programs() or backends.install_postgres()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed and cannot be here; on Debian: apt-get install postgresql")
-    with backends.postgres(tmp_path_factory.mktemp("postgres") / "cluster", programs) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[str]:
-    with backends.s3() as address:
-        yield address
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -25,9 +26,10 @@ from PIL import Image
 from lapcvae.config import load
 from lapcvae.evaluation import networks, trial
 from lapcvae.io.atomic import sha256_file
-from lapcvae.registry import lineage, promotion
+from lapcvae.registry import lineage, models, promotion
 from lapcvae.registry.store import open_client
-from pipelines import retraining, weeks
+from pipelines import intake, journal, retraining, weeks
+from pipelines.outcome import Outcome, RetrainConfig
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data/samples/lfw-sample.tgz"
@@ -101,14 +103,14 @@ def _flow_losing_its_server(project: Path) -> Week:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen(command, env=os.environ | extra, start_new_session=True, **quiet)  # type: ignore[call-overload]
-    start, journal = time.monotonic(), project / retraining.SCRATCH / "run.json"
+    start, phases = time.monotonic(), project / journal.JOURNAL
     try:
         while not _answers(address):
             assert server.poll() is None
             assert time.monotonic() < start + 120
             time.sleep(0.2)
         done = _flow(project, PREFECT_API_URL=address, **extra)
-        while not journal.exists() or json.loads(journal.read_text())["phase"] != "stage pyramid":
+        while not phases.exists() or json.loads(phases.read_text())["phase"] != "stage pyramid":
             assert done.poll() is None, done.communicate()
             time.sleep(0.05)
     finally:
@@ -138,6 +140,12 @@ def _set_updates(updates: int) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     for level in params["levels"].values():
         level["updates"] = updates
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def _set_warm_start() -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["retrain"]["warm_start"] = True
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
@@ -172,12 +180,12 @@ def _killed(project: Path, point: str) -> Killed:
     while (left := _processes_in(project)) and time.monotonic() < until:
         time.sleep(0.2)
     died = done.stdout.partition("died: ")[2].partition("\n")[0]
-    phase = json.loads((project / retraining.SCRATCH / "run.json").read_text())["phase"]
+    phase = json.loads((project / journal.JOURNAL).read_text())["phase"]
     return Killed(point, done.returncode, done.stdout, died, phase, left, promotion.standing("lapcvae").champion)
 
 
-def _gate_without_registry() -> retraining.Outcome:
-    outcome = retraining.Outcome()
+def _gate_without_registry() -> Outcome:
+    outcome = Outcome()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -244,6 +252,7 @@ def story(project: Path, faces: list[tuple[str, bytes]]) -> dict[str, Week]:
     promotion.rollback("lapcvae")
     done["rolled back"] = flow(project)
     _set_updates(70)
+    _set_warm_start()
     killed = [_killed(project, KILLED_MOVING[0])]
     postponed = _gate_without_registry()
     killed += [_killed(project, point) for point in KILLED_MOVING[1:]]
@@ -310,6 +319,24 @@ def test_a_promotion_that_was_killed_is_done_by_the_next_run_on_the_same_footing
     tags = promotion.tags_of("lapcvae", 3)
     assert (tags[promotion.MOVE], tags["gate_against"]) == ("done", "1")
     assert "better at 95% confidence" in tags["gate_reason"]
+
+
+def test_levels_begin_with_the_champions_weights_where_that_is_asked_for(story: dict[str, Week]) -> None:
+    assert story["moved"].record["ran"] == [], "another champion since then makes no training necessary"
+    assert promotion.tags_of("lapcvae", 2)["warm_start"] == ""
+    assert promotion.tags_of("lapcvae", 3)["warm_start"] == "lapcvae version 1"
+    found = lineage.trace("lapcvae", "3")
+    assert "warm start    lapcvae version 1" in found.text()
+    client = open_client()
+    assert "first weights: lapcvae version 1" in (client.get_model_version("lapcvae", "3").description or "")
+    with tempfile.TemporaryDirectory() as scratch:
+        champion = models.fetch("lapcvae", "1", Path(scratch))
+        for level, folder in zip(("level1", "level2"), champion, strict=True):
+            assert client.get_run(found.runs[level]).data.tags["warm_start"] == "lapcvae version 1"
+            kept = f"data/warm_start/champion/{level}/weights.safetensors"
+            assert json.loads(Path("models", level, "run.json").read_text())["inputs"][kept] == sha256_file(
+                folder / "weights.safetensors"
+            )
 
 
 def test_without_the_registry_the_gate_is_postponed_and_the_next_run_holds_it(story: dict[str, Week]) -> None:
@@ -424,18 +451,16 @@ def test_a_changed_test_set_is_refused(story: dict[str, Week], monkeypatch: pyte
         Path("data/frozen_test.csv").write_text(whole)
 
 
-def _with_drift(**changes: Any) -> retraining.RetrainConfig:
-    config = load(retraining.RetrainConfig, "retrain")
+def _with_drift(**changes: Any) -> RetrainConfig:
+    config = load(RetrainConfig, "retrain")
     return replace(config, drift=replace(config.drift, min_photographs=5, **changes))
 
 
-def _examined(
-    project: Path, config: retraining.RetrainConfig, photographs: dict[str, bytes]
-) -> tuple[retraining.Outcome, Any]:
+def _examined(project: Path, config: RetrainConfig, photographs: dict[str, bytes]) -> tuple[Outcome, Any]:
     _put(project, photographs)
-    outcome = retraining.Outcome()
-    with retraining.one_at_a_time("a test"):
-        return outcome, retraining._intake(config, outcome, outcome.lines.append, reachable=True)
+    outcome = Outcome()
+    with journal.one_at_a_time("a test"):
+        return outcome, intake.examine(config, outcome, outcome.lines.append, reachable=True)
 
 
 def test_a_batch_too_far_from_the_champions_training_data_is_set_aside_whole(
@@ -466,13 +491,13 @@ def test_few_photographs_wait_but_drift_is_trained_on_at_once(
     assert outcome.drift is not None
     assert outcome.drift.verdict == "notice"
     retraining._note_trained()
-    note = retraining.SCRATCH / "trained.json"
+    note = journal.SCRATCH / "trained.json"
     trained = json.loads(note.read_text())
     note.write_text(json.dumps(trained | {"new": trained["new"] - 3}))
     patient = replace(drifted, min_new=4)
     assert retraining._is_enough(patient, outcome, outcome.lines.append)
     assert outcome.lines[-1] == "drift: trained on at once"
-    calm = retraining.Outcome()
+    calm = Outcome()
     assert not retraining._is_enough(patient, calm, calm.lines.append)
     assert calm.status == "waiting"
     assert "3 new photographs since the last training; the next is at 4" in calm.lines[-1]

@@ -15,7 +15,7 @@ from prefect.states import Pending, Running, Scheduled
 from lapcvae.errors import PipelineError
 from lapcvae.io.atomic import read_json, write_json
 from lapcvae.io.process import own_name
-from pipelines import retraining
+from pipelines import journal, retraining
 from pipelines.flows import retrain as retrain_flow
 from pipelines.flows import server, unended
 
@@ -121,7 +121,7 @@ def test_a_flow_that_finds_another_one_going_on_ends_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(retraining, "retrain", lambda *_: pytest.fail("two at once"))
-    with retraining.one_at_a_time("another"):
+    with journal.one_at_a_time("another"):
         assert retrain_flow.retrain() == "busy"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +86,8 @@ def load_level(folder: Path) -> tuple[LevelCVAE, Description]:
 def load_weights(level: LevelCVAE, folder: Path) -> None:
     """Put the weights in `folder` into a level of the same shapes. Raises `ModelError` as `load_level` does."""
     path = folder / WEIGHTS
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: not found; `dvc repro` trains the model, or name another folder") from None
-    except (SafetensorError, OSError) as error:
-        # Asked only now: a whole safetensors file may begin with any bytes, its header's length.
-        if _is_pickle(path):
-            raise ModelError(
-                f"{path}: a pickle or an archive of one, which could run code when it is loaded, so it is not; only "
-                "safetensors files are. Train again, or get the model as safetensors"
-            ) from None
-        raise ModelError(f"{path}: not a whole safetensors file ({error}); restore it or train again") from None
-    wanted = {name: tuple(value.shape) for name, value in level.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    tensors = _tensors(path)
+    wanted, found = _shapes(level.state_dict()), _shapes(tensors)
     if wanted != found:
         name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
         raise ModelError(
@@ -112,6 +101,30 @@ def load_weights(level: LevelCVAE, folder: Path) -> None:
         if not torch.isfinite(value).all():
             raise ModelError(f"{path}: `{name}` holds values that are not finite; the model is damaged, train again")
     level.load_state_dict(tensors)
+
+
+def has_shapes_of(level: LevelCVAE, folder: Path) -> bool:
+    """Whether the weights in `folder` have the level's names and shapes. Raises `ModelError` for a damaged file."""
+    return _shapes(_tensors(folder / WEIGHTS)) == _shapes(level.state_dict())
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: not found; `dvc repro` trains the model, or name another folder") from None
+    except (SafetensorError, OSError) as error:
+        # Asked only now: a whole safetensors file may begin with any bytes, its header's length.
+        if _is_pickle(path):
+            raise ModelError(
+                f"{path}: a pickle or an archive of one, which could run code when it is loaded, so it is not; only "
+                "safetensors files are. Train again, or get the model as safetensors"
+            ) from None
+        raise ModelError(f"{path}: not a whole safetensors file ({error}); restore it or train again") from None
 
 
 def _is_pickle(path: Path) -> bool:

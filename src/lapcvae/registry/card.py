@@ -32,6 +32,7 @@ def card(
         f"- photographs to train on: {photographs['train']}; data digest `{tags.get('data_digest', 'unknown')}`",
         f"- git commit `{tags.get('mlflow.source.git.commit', 'none')}`{dirty}",
         f"- parameters `{tags.get('params_digest', 'unknown')}`; DVC's lock is beside the run, under `lineage/`",
+        f"- first weights: {tags.get('warm_start') or 'random'}",
         "",
         "**Use.** Research and demonstration: reconstructing, sampling and editing faces like those it was trained on. "
         "Not for identifying people, nor for judging them. Faces unlike the training data come out worse; who is in "

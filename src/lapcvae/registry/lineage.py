@@ -49,7 +49,7 @@ class Lineage:
             f"  report        {self.report}",
         ]
         lines += [f"  {name:<13} trained by run {run or 'that was not logged'}" for name, run in self.runs.items()]
-        for key in ("gate", "gate_reason", "gate_against", "champion_because", "rolled_back"):
+        for key in ("warm_start", "gate", "gate_reason", "gate_against", "champion_because", "rolled_back"):
             if self.tags.get(key):
                 lines.append(f"  {key.replace('_', ' '):<13} {self.tags[key]}")
         others = ", ".join(map(str, self.siblings)) or "none"
