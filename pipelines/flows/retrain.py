@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 from lapcvae.config import load
 from lapcvae.errors import LapcvaeError
 from pipelines import dvc_runner, journal, retraining
-from pipelines.flows import server
+from pipelines.flows import server, unended
 from pipelines.flows.run import PIPELINE_RUN, worth_another_try
 from pipelines.outcome import Outcome, RetrainConfig, RunStage, Say
 
@@ -41,13 +41,16 @@ def retrain(retries: int = RETRIES, retry_delay_s: float = RETRY_DELAY_S) -> str
     """
     log = get_run_logger()
     name = str(flow_run.get_id())
-    with journal.one_at_a_time(name) as held:
+    with unended.noted(name) as note, journal.one_at_a_time(name) as held:
         if held is None:
             log.info("another retraining is going on; nothing to do")
-            return "busy"
+            note.status = "busy"
+            return note.status
+        died = held.died or {"name": "", "phase": ""}
         if held.died:
-            log.info("an earlier run died in phase `%s`; this one finishes its work", held.died["phase"])
-            server.mark_crashed(held.died["name"], f"its process was killed in phase `{held.died['phase']}`")
+            log.info("an earlier run died in phase `%s`; this one finishes its work", died["phase"])
+        if told := unended.settle(died["name"], died["phase"]):
+            log.info("Prefect took %d runs that had ended to be going on; now it knows", told)
         late = server.cancel_missed(name)
         if late:
             log.info("%d runs that were missed are caught up by this one", late)
@@ -58,6 +61,7 @@ def retrain(retries: int = RETRIES, retry_delay_s: float = RETRY_DELAY_S) -> str
 
         outcome = _under(name, stage_task, log.info)
         server.unless_away(lambda: _show(outcome), lambda: None)
+        note.status = outcome.status
     return outcome.status
 
 

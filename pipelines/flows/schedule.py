@@ -20,7 +20,7 @@ import httpx
 from lapcvae.errors import LapcvaeError, PipelineError
 
 POOL = "lapcvae"
-_START_S, _STOP_S = 120.0, 20.0
+_START_S, _STOP_S, _LOOK_S = 120.0, 20.0, 1.0
 
 
 def main() -> None:
@@ -45,19 +45,26 @@ def run(port: int) -> None:
         "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])),
     }
     signal.signal(signal.SIGTERM, _interrupt)
+    serve = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     started: list[subprocess.Popen[bytes]] = []
     try:
         if not _answers(address):
-            started.append(_start(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment))
+            started.append(_start(serve, environment))
             _wait(address, started[0])
         _do(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
         _do(["--no-prompt", "deploy", "--all"], environment)
-        started.append(_start(["worker", "start", "--pool", POOL, "--limit", "1"], environment))
+        worker = _start(["worker", "start", "--pool", POOL, "--limit", "1"], environment)
+        started.append(worker)
         pages = address.removesuffix("/api")
         print(f"schedule: on; see {pages}/deployments, stop with Ctrl-C", flush=True)
         print(f"  one run now   PREFECT_API_URL={address} prefect deployment run retrain/weekly", flush=True)
         print("  pause         on the deployment's page; the time is in prefect.yaml", flush=True)
-        started[-1].wait()
+        while worker.poll() is None:
+            time.sleep(_LOOK_S)
+            if started[0] is not worker and started[0].poll() is not None:
+                print("schedule: Prefect's server ended by itself; it is started again", flush=True)
+                started[0] = _start(serve, environment)
+                _wait(address, started[0])
         raise PipelineError("Prefect's worker ended by itself; its last lines are above", 1)
     except KeyboardInterrupt:
         print("schedule: off")

@@ -18,15 +18,21 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectException, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Crashed, State
 from prefect.types import DateTime
 
 T = TypeVar("T")
 AWAY = (httpx.TransportError, PrefectHTTPStatusError)
+_GOING_ON = TaskRunFilter(
+    state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
+)
 _PICTURE_BYTES = 400_000  # of one shown inside Prefect's page
 
 
@@ -53,26 +59,31 @@ def unless_away(wanted: Callable[[], T], instead: Callable[[], T]) -> T:
         return instead()
 
 
-def mark_crashed(flow_run_id: str, why: str) -> None:
-    """Tell the server that a flow run, which it takes to be running, is dead. A run it does not know is none of its."""
+def end(flow_run_id: str, state: State[None]) -> bool | None:
+    """Give a flow run that the server takes to be going on, and its tasks, this final state; whether it was so.
 
-    def tell() -> None:
+    False too for a run that the server does not know; None where it is away.
+    """
+
+    def tell() -> bool:
         with get_client(sync_client=True) as client:
-            found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)])))
-            if found and found[0].state and not found[0].state.is_final():
-                client.set_flow_run_state(found[0].id, Crashed(message=why), force=True)
+            runs = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)]))
+            found = client.read_flow_runs(flow_run_filter=runs)
+            if not found or not found[0].state or found[0].state.is_final():
+                return False
+            for task in client.read_task_runs(flow_run_filter=runs, task_run_filter=_GOING_ON):
+                client.set_task_run_state(task.id, Crashed(message="its flow run is gone"), force=True)
+            client.set_flow_run_state(found[0].id, state, force=True)
+            return True
 
-    try:
-        UUID(flow_run_id)
-    except ValueError:
-        return
-    unless_away(tell, lambda: None)
+    return unless_away(tell, lambda: None)
 
 
 def cancel_missed(flow_run_id: str) -> int:
-    """Cancel runs of the same deployment whose time has passed before this one began; how many.
+    """Cancel runs of the same deployment whose time has passed and that have not begun; how many.
 
-    A worker that was away for three weeks finds three late runs; the first does the work of all.
+    A worker that was away for three weeks finds three late runs; the first does the work of all. One that was killed
+    after it had taken a run, and before it began it, leaves it pending.
     """
 
     def cancel() -> int:
@@ -80,7 +91,7 @@ def cancel_missed(flow_run_id: str) -> int:
             own = client.read_flow_run(UUID(flow_run_id))
             if own.deployment_id is None:
                 return 0
-            missed = [run for run in _scheduled(client, own.deployment_id) if run != own.id]
+            missed = [run for run in _waiting(client, own.deployment_id) if run != own.id]
             for run in missed:
                 client.set_flow_run_state(run, Cancelled(message=f"caught up by {own.name}"), force=True)
             return len(missed)
@@ -88,10 +99,10 @@ def cancel_missed(flow_run_id: str) -> int:
     return unless_away(cancel, lambda: 0)
 
 
-def _scheduled(client: SyncPrefectClient, deployment: UUID) -> list[UUID]:
+def _waiting(client: SyncPrefectClient, deployment: UUID) -> list[UUID]:
     late = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=DateTime.now("UTC")),
     )
     return [run.id for run in client.read_flow_runs(flow_run_filter=late)]

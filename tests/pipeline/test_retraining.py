@@ -54,8 +54,9 @@ SMALL: dict[str, Any] = {
 
 # Where a run is killed, each further on than the one before; see killed_run.py.
 KILLED = [
-    "call:lapcvae.data.inbox:examine", "enter:drift", "call:pipelines.dvc_runner:add", "stage:landmarks",
-    "stage:validate", "stage:pyramid", "stage:train@2", "stage:train@1", "stage:evaluate", "stage:register",
+    "call:lapcvae.data.inbox:examine", "enter:drift", "call:pipelines.dvc_runner:add", "stage:download",
+    "stage:landmarks", "stage:align", "stage:validate", "stage:pyramid", "stage:train@2", "stage:train@1",
+    "stage:evaluate", "stage:register",
     "call:lapcvae.registry.tracking:Run.picture", "call:lapcvae.registry.history:note",
 ]  # fmt: skip
 KILLED_MOVING = ["enter:gate", "call:lapcvae.registry.promotion:promote", "enter:record"]

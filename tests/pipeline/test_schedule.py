@@ -10,11 +10,14 @@ import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.states import Running, Scheduled
+from prefect.states import Pending, Running, Scheduled
 
+from lapcvae.errors import PipelineError
+from lapcvae.io.atomic import read_json, write_json
+from lapcvae.io.process import own_name
 from pipelines import journal, retraining
 from pipelines.flows import retrain as retrain_flow
-from pipelines.flows import server
+from pipelines.flows import server, unended
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +40,13 @@ def _state(run: UUID) -> StateType:
         return found.type
 
 
+def _message(run: UUID) -> str:
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_run(run).state
+        assert found is not None
+        return found.message or ""
+
+
 def test_missed_runs_are_caught_up_once(prefect_server: None) -> None:
     _, deployment = _deployment()
     _, other = _deployment()
@@ -52,6 +62,7 @@ def test_missed_runs_are_caught_up_once(prefect_server: None) -> None:
             deployment, state=Scheduled(scheduled_time=today + datetime.timedelta(weeks=1))
         )
         client.set_flow_run_state(missed[0], Running(), force=True)
+        client.set_flow_run_state(missed[1], Pending(), force=True)  # its worker was killed as it began
     assert other == deployment
     assert server.cancel_missed(str(missed[0])) == 2
     assert [_state(run) for run in missed] == [StateType.RUNNING, StateType.CANCELLED, StateType.CANCELLED]
@@ -65,13 +76,44 @@ def test_a_run_started_by_hand_cancels_nothing(prefect_server: None) -> None:
     assert server.cancel_missed(str(run.id)) == 0
 
 
-def test_a_dead_run_is_marked_crashed(prefect_server: None) -> None:
+def _noted(status: str = "", error: str = "", process: str = "1@1.0") -> UUID:
+    """A run that the server takes to be going on, and the note of it."""
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run(nothing, state=Running())
-    server.mark_crashed(str(run.id), "killed")
-    assert _state(run.id) == StateType.CRASHED
-    server.mark_crashed("no id of Prefect's", "killed")
-    server.mark_crashed("00000000-0000-4000-8000-000000000000", "killed")
+        run = client.create_flow_run(nothing, state=Running()).id
+    write_json(unended.NOTES / f"{run}.json", {"process": process, "status": status, "error": error})
+    return run
+
+
+def test_runs_that_ended_unseen_are_marked_as_what_they_are(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    killed, done, failed, alive = (
+        _noted(), _noted(status="promoted"), _noted(error="the disk is full"), _noted(process=own_name())
+    )  # fmt: skip
+    write_json(
+        unended.NOTES / "00000000-0000-4000-8000-000000000000.json", {"process": "1@1.0", "status": "", "error": ""}
+    )
+    assert unended.settle(str(killed), "gate") == 3
+    assert [_state(run) for run in (killed, done, failed, alive)] == [
+        StateType.CRASHED, StateType.COMPLETED, StateType.FAILED, StateType.RUNNING
+    ]  # fmt: skip
+    assert "killed in phase `gate`" in _message(killed)
+    assert "promoted; this server was away" in _message(done)
+    assert "the disk is full" in _message(failed)
+    assert [path.stem for path in unended.NOTES.iterdir()] == [str(alive)]
+    assert unended.settle("", "") == 0
+
+
+def test_a_run_notes_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with unended.noted("a") as note:
+        assert read_json(unended.NOTES / "a.json")["status"] == ""
+        note.status = "rejected"
+    assert read_json(unended.NOTES / "a.json")["status"] == "rejected"
+    with pytest.raises(PipelineError), unended.noted("b"):
+        raise PipelineError("the disk is full", 1)
+    assert read_json(unended.NOTES / "b.json")["error"] == "the disk is full"
 
 
 def test_a_flow_that_finds_another_one_going_on_ends_at_once(
@@ -100,9 +142,9 @@ def test_a_server_that_goes_away_amid_a_run_costs_its_page_only() -> None:
         server.unless_away(lambda: (_ for _ in ()).throw(RuntimeError("ours")), lambda: None)
 
 
-def test_prefect_yaml_names_the_flow_once_at_a_time() -> None:
+def test_prefect_yaml_names_the_flow() -> None:
     (deployment,) = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     path, _, name = deployment["entrypoint"].partition(":")
     assert (ROOT / path).is_file()
     assert getattr(retrain_flow, name).name == "retrain"
-    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert "concurrency_limit" not in deployment, "a place that is never given back would stop the schedule"
