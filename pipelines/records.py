@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lapcvae.io.atomic import write_json, write_text
-from lapcvae.training.loop import TrainingResult
+from lapcvae.training.result import TrainingResult
 
 
 def write_records(folder: Path, result: TrainingResult, run_id: str, inputs: dict[str, str]) -> None:
@@ -30,6 +30,7 @@ def write_records(folder: Path, result: TrainingResult, run_id: str, inputs: dic
     record = {
         "mlflow_run_id": run_id,
         "inputs": inputs,
+        "precision": result.precision,
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "peak_memory_bytes": result.peak_memory_bytes,
