@@ -21,7 +21,7 @@ from bench.results import keep, table
 from bench.trainables import PLAIN, baseline_of, level_of, noise_images, pyramid_of
 from lapcvae.models.cascade import Cascade
 from lapcvae.models.storage import load_cascade
-from lapcvae.training.loop import peak_memory_bytes
+from lapcvae.training.result import peak_memory_bytes
 
 
 def untrained(folder: Path) -> dict[str, Cascade]:

@@ -20,7 +20,7 @@ import torch
 from bench.results import keep, table
 from bench.trainables import images_per_second, level_of, noise_images, pyramid_of
 from lapcvae.pyramid.stored import read_pyramid
-from lapcvae.training.loop import peak_memory_bytes
+from lapcvae.training.result import peak_memory_bytes
 from lapcvae.training.settings import TrainingSettings
 
 

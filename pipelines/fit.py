@@ -29,7 +29,7 @@ from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.loop import train
 from lapcvae.training.processes import these_processes
 from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
-from lapcvae.training.scratch import digests, key_of, scratch_folder
+from lapcvae.training.scratch import MEASURED, digests, key_of, scratch_folder
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Trainable
 from lapcvae.training.vae_gan import FEATURE_WEIGHT, VaeGanTraining
@@ -89,7 +89,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
     resolved = {"model": asdict(description.settings), "training": asdict(settings), "seed": seed}
     trainable = _trainable(job, model, data.training, stored.kind)
     if not processes.first:
-        train(trainable, rows, settings, seed, processes, name)
+        train(trainable, rows, settings, seed, processes, name, choices=MEASURED)
         processes.close()
         return f"process {processes.rank} of {processes.count}"
     key = key_of({**resolved, "description": asdict(description), "name": name}, inputs)
@@ -101,7 +101,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         run.tag("warm_start", begun.origin or "none")
         result = train(
             trainable, rows, settings, seed, processes, name, Checkpoints(scratch, key),
-            lambda row: run.log(int(row["update"]), row),
+            lambda row: run.log(int(row["update"]), row), MEASURED,
         )  # fmt: skip
         processes.close()
         calibrate_sigma(model, data.composed, rows["train"], stored.kind, seed)
@@ -116,7 +116,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (
-        f"{settings.updates} updates, {result.images_per_second:.0f} images/s, "
+        f"{settings.updates} updates in {result.precision}, {result.images_per_second:.0f} images/s, "
         f"{result.peak_memory_bytes / 2**30:.2f} GiB; rate {last['rate_nats']:.0f} nats, "
         f"sigma {255 * last['sigma']:.2f} of 255, held-out loss {last['val_loss_nats']:.0f} nats"
         + (f"; begun with the weights of {begun.origin}" if begun.origin else "")

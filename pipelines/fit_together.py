@@ -22,7 +22,7 @@ from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.end_to_end import EndToEnd, calibrate
 from lapcvae.training.loop import train
 from lapcvae.training.processes import these_processes
-from lapcvae.training.scratch import digests, key_of, scratch_folder
+from lapcvae.training.scratch import MEASURED, digests, key_of, scratch_folder
 from lapcvae.training.settings import TrainingSettings
 from pipelines.records import sweep, write_records
 
@@ -62,7 +62,7 @@ def fit_together(name: str, key: str) -> str:
     arrays = LevelArrays(PackedImages(own, processes.device))
     trainable = EndToEnd(cascade, arrays, job.image_weight)
     if not processes.first:
-        train(trainable, rows, settings, seed, processes, name)
+        train(trainable, rows, settings, seed, processes, name, choices=MEASURED)
         processes.close()
         return f"process {processes.rank} of {processes.count}"
     inputs = digests([own, *(folder / WEIGHTS for folder in folders)])
@@ -75,7 +75,7 @@ def fit_together(name: str, key: str) -> str:
         sweep(name)
         result = train(
             trainable, rows, settings, seed, processes, name, Checkpoints(scratch, scratch_key),
-            lambda row: run.log(int(row["update"]), row),
+            lambda row: run.log(int(row["update"]), row), MEASURED,
         )  # fmt: skip
         processes.close()
         calibrate(cascade, arrays, rows["train"], seed)
@@ -86,7 +86,7 @@ def fit_together(name: str, key: str) -> str:
             run.artifact(folder, "model")
     last = result.curve[-1]
     return (
-        f"{settings.updates} updates, {result.images_per_second:.0f} images/s, "
+        f"{settings.updates} updates in {result.precision}, {result.images_per_second:.0f} images/s, "
         f"{result.peak_memory_bytes / 2**30:.2f} GiB; rate {last['rate_nats']:.0f} nats, image-space sigma "
         f"{255 * last['sigma']:.2f} of 255, held-out bound {last['val_loss_nats']:.0f} nats"
     )

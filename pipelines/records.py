@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lapcvae.io.atomic import write_json, write_text
-from lapcvae.training.loop import TrainingResult
+from lapcvae.training.result import TrainingResult
 
 
 def write_records(
@@ -36,6 +36,7 @@ def write_records(
         "mlflow_run_id": run_id,
         "inputs": inputs,
         "warm_start": warm_start,
+        "precision": result.precision,
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "peak_memory_bytes": result.peak_memory_bytes,

@@ -10,8 +10,9 @@ from torch import Tensor
 from lapcvae.errors import TrainingError
 from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.guards import all_finite
-from lapcvae.training.loop import TrainingResult, train
+from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
+from lapcvae.training.result import TrainingResult
 from lapcvae.training.trainable import LevelTraining, Terms
 from tests.training.made import CPU, Small
 

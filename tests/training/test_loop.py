@@ -10,10 +10,11 @@ from lapcvae.models.cascade import Cascade, run_level
 from lapcvae.models.level import LevelCVAE
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.ema import WeightAverage
-from lapcvae.training.loop import TrainingResult, train
+from lapcvae.training.loop import train
 from lapcvae.training.objective import terms
 from lapcvae.training.processes import Processes
 from lapcvae.training.rebuild import calibrate_sigma
+from lapcvae.training.result import TrainingResult
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining
 from tests.training.made import CPU, Small
@@ -133,3 +134,23 @@ def test_no_average_keeps_the_last_weights(small: Small) -> None:
     kept.update(8, 8)
     assert all(torch.equal(value, kept.state[name]) for name, value in level.state_dict().items())
     assert run(small, level, small.arrays(2), settings).curve[-1]["update"] == 3
+
+
+@pytest.mark.parametrize("sigma", ["learned", "fixed"])
+def test_a_batch_in_parts_is_the_whole_batch(small: Small, sigma: str) -> None:
+    """Networks without batch norm, a sigma that is not the batch's: nothing is a part's own."""
+    style = {"sigma": sigma, "sigma_255": 25.5 if sigma == "fixed" else 0.0}
+    whole, parts = (run_in_parts(small, small.level(2, **style), accumulate) for accumulate in (1, 4))
+    for one, four in zip(whole.curve, parts.curve, strict=True):
+        assert four == pytest.approx(one, rel=1e-4)
+
+
+def test_batch_norm_sees_a_part_of_a_batch_in_parts(small: Small) -> None:
+    """As in any training that accumulates gradients: documented in TrainingSettings, and not the whole batch."""
+    style = {"network": "plain", "latent": "vector", "sigma": "learned"}
+    whole, parts = (run_in_parts(small, small.level(2, **style), accumulate) for accumulate in (1, 4))
+    assert parts.curve[0]["loss_nats"] != pytest.approx(whole.curve[0]["loss_nats"], rel=1e-4)
+
+
+def run_in_parts(small: Small, level: LevelCVAE, accumulate: int) -> TrainingResult:
+    return run(small, level, small.arrays(2), dataclasses.replace(small.training, accumulate=accumulate))

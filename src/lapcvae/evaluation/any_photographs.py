@@ -21,7 +21,7 @@ from lapcvae.evaluation.people import People, names_of
 from lapcvae.evaluation.trained import level_folders, training_cost
 from lapcvae.models.cascade import Cascade
 from lapcvae.models.storage import load_cascade
-from lapcvae.training.loop import peak_memory_bytes
+from lapcvae.training.result import peak_memory_bytes
 
 Identity = Literal["folder", "none"]
 Whom = Literal["all", "test"]

@@ -8,59 +8,38 @@ never waits for the device.
 from __future__ import annotations
 
 import math
-import resource
-import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lapcvae.data.batches import BatchOrder
-from lapcvae.errors import StoppedError, TrainingError
+from lapcvae.errors import TrainingError
 from lapcvae.io.progress import progress
-from lapcvae.training.checkpoint import Checkpoint, Checkpoints
+from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.ema import WeightAverage
 from lapcvae.training.feed import Feed
-from lapcvae.training.guards import SLOWER, UNUSED_NATS, all_finite, collapse, verdict
+from lapcvae.training.guards import UNUSED_NATS, all_finite, collapse, verdict
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
-from lapcvae.training.precision import use_bf16, use_compiler
+from lapcvae.training.precision import Measured, use_bf16, use_compiler
 from lapcvae.training.processes import Processes
+from lapcvae.training.recovery import Recovery
+from lapcvae.training.result import TrainingResult, peak_memory_bytes
 from lapcvae.training.schedule import learning_rate
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.signals import StopRequest
-from lapcvae.training.state import Curve, TrainingState
+from lapcvae.training.state import TrainingState
 from lapcvae.training.trainable import Trainable
 
 VALIDATION_IMAGES = 256
 # What PyTorch raises when a GPU is gone or in error.
 _DEVICE_LOST: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What training leaves beside the model, which holds the averaged weights.
-
-    curve: a dict a logging interval: `update`, `images_seen`, then nats an image (`loss_nats`, `rate_nats`,
-    `distortion_nats` on training batches, `val_loss_nats` on held-out people), `sigma`, `gradient_norm`,
-    `learning_rate`, and any other scalar the trainable names. seconds: of all starts together. unused_latents: latents
-    whose KL stayed under 0.01 nats in the last interval, of `latents` (0 where the trainable does not tell).
-    passed_over, rollbacks: updates the guards skipped, and returns to a checkpoint.
-    """
-
-    curve: Curve
-    seconds: float
-    images_per_second: float
-    peak_memory_bytes: int
-    unused_latents: int = 0
-    latents: int = 0
-    passed_over: int = 0
-    rollbacks: int = 0
 
 
 def train(
@@ -72,16 +51,18 @@ def train(
     label: str,
     checkpoints: Checkpoints | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
+    choices: Path | None = None,
 ) -> TrainingResult:
     """Train in place and leave the averaged weights in the trainable.
 
     rows: indices of the `train` and `val` photographs in the trainable's arrays. on_log is called in the first process,
     once a logging interval with the curve's new row, and after a resumption first with the rows from before.
-    Where `checkpoints` holds a whole one, training goes on from there.
+    Where `checkpoints` holds a whole one, training goes on from there. choices: a file of this machine that keeps what
+    `precision: auto` has measured; without it there is nothing kept.
     Raises `TrainingError` where it cannot go on, `StoppedError` on SIGINT or SIGTERM once a checkpoint is written,
     `StorageError` where one cannot be written.
     """
-    loop = _Loop(trainable, rows, settings, seed, processes, label, checkpoints, on_log)
+    loop = _Loop(trainable, rows, settings, seed, processes, label, checkpoints, on_log, choices)
     try:
         return loop.run()
     except torch.OutOfMemoryError as error:
@@ -109,12 +90,12 @@ class _Loop:
         label: str,
         checkpoints: Checkpoints | None,
         on_log: Callable[[dict[str, float]], None],
+        choices: Path | None,
     ) -> None:
-        self.trainable, self.rows, self.settings, self.seed = trainable, rows, settings, seed
-        self.processes, self.label, self.checkpoints, self.on_log = processes, label, checkpoints, on_log
+        self.trainable, self.rows, self.settings = trainable, rows, settings
+        self.processes, self.label, self.on_log = processes, label, on_log
         device = processes.device
         trainable.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(settings.precision, device))
         if use_compiler(settings.compile, device):
             trainable.compile()
         self.called = processes.wrap(trainable)
@@ -123,15 +104,17 @@ class _Loop:
         self.state = TrainingState(trainable, average, self.optimiser, Meter(device))
         order = BatchOrder(rows["train"], settings.batch, seed)
         self.feed = Feed(trainable, order, seed, processes, settings.batch, settings.accumulate)
-        self.good = self.state.capture(regular=True)
+        self.measured = Measured(self._timed_step, self._shapes(), choices)
+        self.recovery = Recovery(self.state, checkpoints, settings, processes, label)
         self.bar = progress(total=settings.updates * settings.batch, label=label, unit="image")
 
     def run(self) -> TrainingResult:
         """Train from the newest checkpoint, or from the start, to the end."""
-        self._resume()
         state, settings = self.state, self.settings
-        start, started_at, seconds_before = time.monotonic(), state.update, state.seconds
         self.trainable.train()
+        self._begin()
+        self.autocast = torch.autocast(self.processes.device.type, torch.bfloat16, enabled=state.precision == "bf16")
+        start, started_at, seconds_before = time.monotonic(), state.update, state.seconds
         with StopRequest() as stop:
             while state.update < settings.updates:
                 self._update()
@@ -139,26 +122,47 @@ class _Loop:
                     speed = (state.update - started_at) * settings.batch / (time.monotonic() - start)
                     state.seconds = seconds_before + time.monotonic() - start
                     if reason := self._end_interval(speed):
-                        self._return_to_good(reason)
+                        self.recovery.return_to_good(reason)
+                        self.bar.n = state.update * settings.batch
                         started_at, start, seconds_before = state.update, time.monotonic(), state.seconds
-                if self._stop_now(stop):
+                if self.recovery.stop_now(stop):
                     state.seconds = seconds_before + time.monotonic() - start
-                    self._stop(stop.signum)
+                    self.recovery.stop(stop.signum)
         self.bar.close()
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
+        self.recovery.wait()
         self.trainable.load_state_dict(state.average.state)
         self.trainable.eval()
-        return TrainingResult(
-            curve=state.curve,
-            seconds=state.seconds,
-            images_per_second=settings.updates * settings.batch / max(state.seconds, 1e-9),
-            peak_memory_bytes=peak_memory_bytes(self.processes.device),
-            unused_latents=state.unused_latents,
-            latents=state.latents,
-            passed_over=state.passed_over,
-            rollbacks=state.rollbacks,
-        )
+        return TrainingResult.of(state, settings, self.processes.device)
+
+    def _begin(self) -> None:
+        """Go on from a checkpoint, in the arithmetic it was made in, or choose one and keep the start."""
+        if self.recovery.resume():
+            self.bar.update(self.state.update * self.settings.batch)
+            if self.processes.first:
+                for row in self.state.curve:
+                    self.on_log(row)
+            return
+        bf16 = use_bf16(self.settings.precision, self.processes.device, self.settings.updates, self.measured)
+        # Processes may time differently, but must compute alike.
+        self.state.precision = self.processes.same("bf16" if bf16 else "fp32")
+        self.recovery.keep()
+
+    def _timed_step(self, bf16: bool) -> None:
+        """The first update's first part forward and backward, not compiled; then everything is as it was."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.trainable.buffers()]
+        packed, noise = self.feed.batches(0)[0]
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=bf16):
+            terms = self.trainable.forward(packed, noise)
+        self.optimiser.backward(self.trainable.losses(terms, 0), 1.0)
+        self.optimiser.forget_gradients()
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+    def _shapes(self) -> str:
+        """What the time of a step depends on: the layers, and the images of a part."""
+        part = self.settings.batch // (self.settings.accumulate * self.processes.count)
+        return f"{self.trainable}\n{part} images, {self.trainable.noise_shapes()}, {self.processes.count} processes"
 
     def _update(self) -> None:
         """One optimiser step; nothing here waits for the device."""
@@ -181,10 +185,11 @@ class _Loop:
         assert sound is not None
         accepted = self.processes.any((~(sound & usual)).float()) == 0
         rate = learning_rate(self.settings, state.update) * state.rate_scale
+        # Before the step: a term may be a weight itself, such as a learned sigma.
+        state.meter.add({**sums, "gradient_norm": norm}, accepted)
         self.optimiser.step(rate, norm, accepted)
         state.update += 1
         state.average.update(state.update * self.settings.batch, self.settings.batch)
-        state.meter.add({**sums, "gradient_norm": norm}, accepted)
         self.bar.update(self.settings.batch)
 
     def _end_interval(self, speed: float) -> str:
@@ -222,8 +227,7 @@ class _Loop:
             )
             self.on_log({**row, "images_per_second": speed, "peak_memory_bytes": memory})
         if state.update % settings.checkpoint_every == 0 or state.update == settings.updates:
-            self.good = state.capture(regular=True)
-            self._save(self.good)
+            self.recovery.keep()
         return ""
 
     def _watch_latents(self, rate_nats: float, kl_units: Tensor | None) -> None:
@@ -237,71 +241,6 @@ class _Loop:
             print(warning, file=sys.stderr)
         state.collapse_told = state.collapse_told or bool(warning)
 
-    def _return_to_good(self, reason: str) -> None:
-        """Go back to the last good checkpoint with a lower learning rate, or give up."""
-        state, rollbacks = self.state, self.state.rollbacks + 1
-        if rollbacks > self.settings.max_rollbacks:
-            if self.checkpoints is not None:
-                self.checkpoints.clear()  # so that the next start is a new one
-            raise TrainingError(
-                f"{self.label}: {reason}, and {self.settings.max_rollbacks} returns to an earlier checkpoint with a "
-                "lower learning rate did not help; lower `learning_rate` or `clip_norm` in params.yaml. Nothing was "
-                "written"
-            )
-        slower, passed_over, seconds = state.rate_scale * SLOWER, state.passed_over, state.seconds
-        state.restore(self.good)
-        state.rollbacks, state.rate_scale, state.passed_over, state.seconds = rollbacks, slower, passed_over, seconds
-        self.good = state.capture(regular=True)
-        self._save(self.good)
-        self.bar.n = state.update * self.settings.batch
-        if self.processes.first:
-            print(
-                f"warning: {self.label}: {reason}; going on from update {state.update} with {slower:g} of the learning "
-                f"rate (return {rollbacks} of at most {self.settings.max_rollbacks})",
-                file=sys.stderr,
-            )
-
-    def _resume(self) -> None:
-        """Go on from the newest whole checkpoint, if there is one; the first process reads for all."""
-        newest = regular = None
-        if self.checkpoints is not None and self.processes.first:
-            newest = self.checkpoints.newest()
-            regular = newest if newest is None or newest.regular else self.checkpoints.newest(regular=True)
-        newest, regular = self.processes.same((newest, regular))
-        if newest is None:
-            self._save(self.good)
-            return
-        self.state.restore(newest)
-        self.good = regular or self.good
-        self.bar.update(newest.update * self.settings.batch)
-        if self.processes.first:
-            print(f"{self.label}: going on from update {newest.update} of {self.settings.updates}", file=sys.stderr)
-            for row in self.state.curve:
-                self.on_log(row)
-
-    def _save(self, checkpoint: Checkpoint) -> None:
-        if self.checkpoints is not None and self.processes.first:
-            self.checkpoints.save(checkpoint)
-
-    def _stop_now(self, stop: StopRequest) -> bool:
-        if self.processes.count == 1:
-            return stop.signum != 0
-        # Processes must stop at the same update, and meeting at each one would cost: they meet where they meet anyway.
-        if self.state.update % self.settings.log_interval:
-            return False
-        flag = torch.tensor(float(stop.signum), device=self.processes.device)
-        stop.signum = int(self.processes.any(flag).item())
-        return stop.signum != 0
-
-    def _stop(self, signum: int) -> None:
-        self._save(self.state.capture(regular=False))
-        kept = ""
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
-            kept = "; the same command goes on from there"
-        name = signal.Signals(signum).name
-        raise StoppedError(f"{self.label}: stopped by {name} after update {self.state.update}{kept}", signum)
-
     @torch.no_grad()
     def _held_out_loss(self) -> float:
         """-(evidence bound) in nats of up to `VALIDATION_IMAGES` held-out photographs, always with the same noise."""
@@ -314,11 +253,3 @@ class _Loop:
             terms = self.trainable.forward(packed, noise)  # not compiled: another batch size would compile anew
         self.trainable.train()
         return float(terms["rate_nats"] + terms["distortion_nats"])
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory taken so far: the GPU's allocator, or the process on the processor."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

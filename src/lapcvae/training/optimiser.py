@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from lapcvae.training.settings import TrainingSettings
 
@@ -14,6 +15,8 @@ NORM_RATIO = 1000.0
 # Updates whose gradient norms make the first running mean.
 _NORMS_NEEDED = 20
 _NORM_DECAY = 0.95
+_BETAS = (0.9, 0.99)
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Optimiser:
@@ -28,25 +31,16 @@ class Optimiser:
     ) -> None:
         self.parts = {name: list(parameters) for name, parameters in parts.items()}
         self._clip_norm = settings.clip_norm
-        self._adams = {
-            name: torch.optim.AdamW(
-                parameters,
-                lr=settings.learning_rate,
-                weight_decay=settings.weight_decay,
-                betas=(0.9, 0.99),
-                fused=True,
-            )
+        self._weight_decay = settings.weight_decay
+        # Moments are made now and not at the first step, so that a checkpoint can be copied in: in the layout of the
+        # parameter, which the fused kernel relies on.
+        self._moments = {
+            name: [
+                (torch.zeros_like(parameter), torch.zeros_like(parameter), torch.zeros((), device=device))
+                for parameter in parameters
+            ]
             for name, parameters in self.parts.items()
         }
-        for name, adam in self._adams.items():
-            for parameter in self.parts[name]:
-                # Made here and not at the first step, so that a checkpoint can be copied in: in the layout of the
-                # parameter, which the fused kernel relies on.
-                adam.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=device),
-                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                }
         self._norm_mean, self._norms_seen = torch.zeros(2, device=device).unbind()
 
     def backward(self, losses: Mapping[str, Tensor], share: float) -> None:
@@ -70,23 +64,45 @@ class Optimiser:
     def step(self, learning_rate: float, norm: Tensor, accepted: Tensor) -> None:
         """Step every part where `accepted` (a 0-d bool on the device); gradients are then forgotten."""
         refused = 1.0 - accepted.float()
-        for adam in self._adams.values():
-            for group in adam.param_groups:
-                group["lr"] = learning_rate
-            adam.found_inf = refused  # type: ignore[attr-defined]
-            adam.step()
-            adam.zero_grad(set_to_none=True)
+        for name, parameters in self.parts.items():
+            held = [(p, p.grad, *m) for p, m in zip(parameters, self._moments[name], strict=True) if p.grad is not None]
+            weights, gradients, means, squares, steps = (list(column) for column in zip(*held, strict=True))
+            # The function behind torch.optim.AdamW: the class would import the compiler (1.5 s), used or not.
+            adamw(
+                weights,
+                gradients,
+                means,
+                squares,
+                [],
+                steps,
+                fused=True,
+                found_inf=refused,
+                amsgrad=False,
+                beta1=_BETAS[0],
+                beta2=_BETAS[1],
+                lr=learning_rate,
+                weight_decay=self._weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
+        self.forget_gradients()
         first = self._norms_seen == 0
         mean = torch.where(first, norm, torch.lerp(norm, self._norm_mean, _NORM_DECAY))
         self._norm_mean = torch.where(accepted, mean, self._norm_mean)
         self._norms_seen = self._norms_seen + accepted.float()
 
+    def forget_gradients(self) -> None:
+        """Leave every part without a gradient."""
+        for parameters in self.parts.values():
+            for parameter in parameters:
+                parameter.grad = None
+
     def capture(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on."""
         tensors = {"norm_mean": self._norm_mean, "norms_seen": self._norms_seen}
-        for name, adam in self._adams.items():
-            for i, parameter in enumerate(self.parts[name]):
-                tensors |= {f"{name}.{i}.{key}": value for key, value in adam.state[parameter].items()}
+        for name, moments in self._moments.items():
+            for i, values in enumerate(moments):
+                tensors |= {f"{name}.{i}.{key}": value for key, value in zip(_MOMENTS, values, strict=True)}
         return tensors
 
     @torch.no_grad()

@@ -1,22 +1,102 @@
-"""Which arithmetic the networks run in, and whether they are compiled."""
+"""Which arithmetic the networks run in, measured where it cannot be known, and whether they are compiled."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 
+from lapcvae.io.atomic import write_json
 from lapcvae.training.settings import Compile, Precision
 
+# Times as fast as fp32 that bf16 must be to be chosen: far enough from 1 that a busy moment does not decide, and worth
+# the digits that bf16 gives up.
+MARGIN = 1.25
+# Turns that are timed in each arithmetic, after one to warm up; the fastest counts.
+TURNS = 3
+# A training of fewer updates stays with fp32: it would not win back the eight steps that measuring takes.
+WORTH_UPDATES = 100
 
-def use_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether to run networks in bf16: asked for, or `auto` where the hardware multiplies bf16 matrices natively.
 
-    On processors without such units bf16 is emulated and slower than fp32, so `auto` stays with fp32 there.
+@dataclass(frozen=True)
+class Measured:
+    """How `precision: auto` decides on a processor.
+
+    step: one step forward and backward, in bf16 or not, that leaves nothing behind. what: names the network and the
+    batch it was timed on. kept: where the choice is kept, so that it is made once on a machine; None: nowhere. clock:
+    in seconds.
+    """
+
+    step: Callable[[bool], None]
+    what: str
+    kept: Path | None = None
+    clock: Callable[[], float] = time.perf_counter
+
+    def bf16(self) -> bool:
+        """Whether bf16 is faster by `MARGIN`, as found before on this machine or as found now."""
+        key, known = self._key(), self._known()
+        if key not in known:
+            ratio = speedup(self.step, self.clock)
+            known[key] = {"bf16": ratio >= MARGIN, "speedup": ratio}
+            if self.kept is not None:
+                self.kept.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.kept, known)
+        return bool(known[key]["bf16"])
+
+    def _key(self) -> str:
+        return hashlib.sha256("\0".join((processor(), torch.__version__, self.what)).encode()).hexdigest()[:32]
+
+    def _known(self) -> dict[str, dict[str, bool | float]]:
+        try:
+            tree = json.loads(self.kept.read_text(encoding="utf-8")) if self.kept is not None else {}
+            return {key: {"bf16": bool(v["bf16"]), "speedup": float(v["speedup"])} for key, v in tree.items()}
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            return {}  # none yet, or damaged: a cache costs time, not more
+
+
+def speedup(step: Callable[[bool], None], clock: Callable[[], float] = time.perf_counter) -> float:
+    """How many times as fast as in fp32 `step` is in bf16: the fastest turn of each, taken alternately."""
+    best = {False: math.inf, True: math.inf}
+    for turn in range(1 + TURNS):
+        for bf16 in best:
+            start = clock()
+            step(bf16)
+            taken = clock() - start
+            best[bf16] = taken if turn <= 1 else min(best[bf16], taken)
+        if best[True] > 2 * best[False]:
+            break  # emulated: no further turn will turn that
+    return best[False] / best[True]
+
+
+def use_bf16(precision: Precision, device: torch.device, updates: int, measured: Measured) -> bool:
+    """Whether to run networks in bf16: asked for, or `auto` where it is faster.
+
+    A GPU says itself whether it multiplies bf16 matrices natively. Processors that have such instructions differ too
+    much, with the sizes of the network and the batch, for anything but a measurement.
     """
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and updates >= WORTH_UPDATES and measured.bf16()
+
+
+def processor() -> str:
+    """The processor's model, its vector instructions and the threads that PyTorch uses of it."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass  # not Linux
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def use_compiler(choice: Compile, device: torch.device) -> bool:

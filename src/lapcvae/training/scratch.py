@@ -23,6 +23,8 @@ from lapcvae.errors import TrainingError
 from lapcvae.io.atomic import sha256_file, told
 
 SCRATCH = Path(".cache/training")
+# What `precision: auto` has measured on this machine; it stays when a training is done.
+MEASURED = Path(".cache/precision.json")
 # Unfinished trainings of one name that are kept, the newest: a parameter changed and changed back goes on.
 _KEPT = 3
 _CODE = ("data/batches.py", "models", "pyramid", "training")

@@ -20,11 +20,14 @@ class TrainingSettings:
     weight_decay          of AdamW
     clip_norm             largest norm of the gradient of the loss a target dimension
     ema_half_life_images  images after which a weight's share in the average has halved; 0 keeps the last weights
-    precision             `bf16` runs the networks under autocast (likelihood and KL stay fp32); `auto` does so where
-                          the processor has bf16 matrix units or the device is a GPU
+    precision             `bf16` runs the networks under autocast (likelihood and KL stay fp32); `auto` does so on GPUs
+                          with bf16 units, and on processors where a few timed steps say that it is 1.25 times as fast
+                          (training/precision.py); what was chosen stands in run.json and in the checkpoints
     log_interval          updates between two rows of the curve
-    accumulate            parts a batch is computed in, one after another, where it does not fit the device's memory;
-                          batch statistics (an optimal sigma, batch norm, free bits) are then a part's
+    accumulate            parts a batch is computed in, one after another, where it does not fit the device's memory:
+                          gradients are averaged, then there is one step. The usual meaning: what a network or a loss
+                          takes from its batch (batch norm's mean and variance, an optimal sigma, free bits) is a
+                          part's; without those it is the whole batch's step to float rounding
     compile               `on`, `off`, or `auto`: on GPUs
     checkpoint_interval   updates between two checkpoints, rounded up to whole logging intervals
     max_rollbacks         returns to an earlier checkpoint, each with half the learning rate, before training gives up

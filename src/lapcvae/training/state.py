@@ -12,7 +12,7 @@ from lapcvae.training.ema import WeightAverage
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
 
-_PLAIN = ("rate_scale", "passed_over", "seconds", "unused_latents", "latents", "collapse_told")
+_PLAIN = ("rate_scale", "passed_over", "seconds", "unused_latents", "latents", "collapse_told", "precision")
 Curve = list[dict[str, float]]
 
 
@@ -21,7 +21,8 @@ class TrainingState:
 
     update: updates done. curve: rows so far. seconds: spent so far, earlier starts included. rate_scale: what guards
     have lowered the learning rate to. passed_over: updates the guards have passed over. unused_latents, latents: in the
-    last interval. collapse_told: whether the collapse alarm has sounded. Batches and noise are functions of
+    last interval. collapse_told: whether the collapse alarm has sounded. precision: `fp32` or `bf16`, once chosen, so
+    that a run that goes on computes as it did. Batches and noise are functions of
     (seed, update), so they need no state.
     """
 
@@ -31,6 +32,7 @@ class TrainingState:
         self.rate_scale = 1.0
         self.unused_latents, self.latents, self.collapse_told = 0, 0, False
         self.seconds = 0.0
+        self.precision = ""
         self.curve: Curve = []
 
     def capture(self, regular: bool) -> Checkpoint:
