@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import marshal
-import os
 import struct
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +17,9 @@ from lapcvae.data.decode import DecodeConfig, decode_again
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.judge import AlignConfig, judge, reject
-from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row, values_of
+from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row
 from lapcvae.data.photographs import Entry, read_index, read_photograph
+from lapcvae.data.row_spool import RowSpool
 from lapcvae.data.sight import Sight, read_sights
 from lapcvae.data.split import SPLITS, SplitConfig, split_of
 from lapcvae.data.warp import measure, warp
@@ -32,7 +30,7 @@ from lapcvae.io.progress import progress
 
 _CHUNK = 64  # photographs a task
 _BATCH = 1024  # photographs looked up and written at a time
-_FORMAT = "3"  # part of the cache key; raise it when the warp or the measures change
+_FORMAT = "4"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
 _OUTCOMES = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
@@ -55,7 +53,7 @@ class _Place:
 
 
 _Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the similarity's six float64, none if it is rejected
-_LOOK = struct.Struct("<4d")
+_LOOK = struct.Struct("<4d32s")  # what is measured of a face, and the SHA-256 of its pixels; the pixels follow
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,29 @@ class _Batch:
     coming: Iterator[bytes]
 
 
+@dataclass(frozen=True)
+class _Likeness:
+    """By what duplicates are found, of the photographs that stand so far: 49 bytes each, held in memory."""
+
+    pixels: bytearray = field(default_factory=bytearray)
+    hashes: bytearray = field(default_factory=bytearray)
+    ranks: bytearray = field(default_factory=bytearray)
+
+    def add(self, row: Row) -> None:
+        self.pixels.extend(bytes.fromhex(row.pixels_sha256[:32]))
+        self.hashes.extend(bytes.fromhex(row.phash))
+        self.ranks.append(SPLITS.index(row.split))
+
+    def decide(self, config: DuplicatesConfig) -> Iterator[tuple[int, str]]:
+        """Of each photograph: its outcome, and the name of its group of near-duplicates, "" if it is in none."""
+        digests = np.frombuffer(self.pixels, dtype="V16")
+        table = np.frombuffer(self.hashes, dtype=np.uint8).reshape(-1, HASH_BYTES)
+        outcome, labels = decide(digests, table, np.frombuffer(self.ranks, dtype=np.uint8), config.max_distance_bits)
+        names = _near_names(digests, labels)
+        for verdict, label in zip(outcome.tolist(), labels.tolist(), strict=True):
+            yield verdict, names.get(label, "")
+
+
 def align(
     inputs: AlignInputs,
     out: Path,
@@ -78,24 +99,26 @@ def align(
     duplicates: DuplicatesConfig,
     executor: ExecutorConfig,
 ) -> Counter[str]:
-    """Write `out`/images.npy and `out`/manifest.csv (see `data.manifest`); returns rows by status or reason."""
-    counts: Counter[str] = Counter()
-    rows = _decided(inputs, config, split, duplicates)
+    """Write `out`/images.npy and `out`/manifest.csv (see `data.manifest`); returns rows by status or reason.
+
+    Faces are made while photographs are still being judged. Which of them are duplicates is known only at the end:
+    their rows wait until then, and their faces, made in vain, are taken out again.
+    """
     version = f"{_FORMAT}|{decode_config}|{config.size_px}"
     work = functools.partial(_align_one, _Place(inputs.raw.resolve(), decode_config, config.size_px))
+    likeness = _Likeness()
     with (
         ContentCache(cache) as kept,
         atomic_folder(out) as folder,
         ImagesWriter(folder / "images.npy", config.size_px) as images,
-        ManifestWriter(folder / "manifest.csv") as manifest,
         open_executor(executor) as workers,
+        RowSpool() as waiting,
         progress(label="align", unit=" photographs") as bar,
     ):
 
         def begin(batch: list[tuple[Row, _Task]]) -> _Batch:
-            tasks = {key_of(version, row.sha256, task[3].hex()): task for row, task in batch if task[3]}
-            keys = iter(tasks)
-            keyed = [(row, next(keys) if task[3] else b"") for row, task in batch]
+            keyed = [(row, key_of(version, row.sha256, task[3].hex()) if task[3] else b"") for row, task in batch]
+            tasks = {key: task for (_, key), (_, task) in zip(keyed, batch, strict=True) if key}
             known = kept.get(list(tasks))
             missing = [key for key in tasks if key not in known]
             coming = workers.run(work, [tasks[key] for key in missing], _CHUNK, _crashed)
@@ -107,48 +130,36 @@ def align(
             faces = batch.known | fresh
             for row, key in batch.rows:
                 if key:
+                    likeness.add(row)
                     _finish(row, faces.get(key, b""), images, config)
-                manifest.write(row)
-                counts[row.reason or row.status] += 1
+            waiting.append((row, bool(key)) for row, key in batch.rows)
             bar.update(len(batch.rows))
 
-        one_ahead(batched(rows, _BATCH), begin, finish)
+        one_ahead(_judged(inputs, config, split), begin, finish)
+        with ManifestWriter(folder / "manifest.csv") as manifest:
+            return _write(waiting, likeness.decide(duplicates), images, manifest)
+
+
+def _write(
+    waiting: RowSpool, decisions: Iterator[tuple[int, str]], images: ImagesWriter, manifest: ManifestWriter
+) -> Counter[str]:
+    """Write the rows that waited, and take the faces of duplicates out of `images`; counts as `align` returns them."""
+    counts: Counter[str] = Counter()
+    in_vain: list[int] = []
+    for row, stood in waiting.read():
+        if stood:
+            verdict, row.near = next(decisions)
+            if verdict in _OUTCOMES:
+                if row.row >= 0:
+                    in_vain.append(row.row)
+                row.brightness = row.contrast = row.aligned_sharpness = row.black_share = 0.0
+                reject(row, _OUTCOMES[verdict])
+            elif row.row >= 0:
+                row.row -= len(in_vain)
+        manifest.write(row)
+        counts[row.reason or row.status] += 1
+    images.remove(in_vain)
     return counts
-
-
-def _decided(
-    inputs: AlignInputs, config: AlignConfig, split: SplitConfig, duplicates: DuplicatesConfig
-) -> Iterator[tuple[Row, _Task]]:
-    """Every photograph's row and, unless it is rejected by now, its task.
-
-    Duplicates are known only when all photographs have been judged, so the rows wait on the disk until then.
-    """
-    pixels, hashes, ranks = bytearray(), bytearray(), bytearray()
-    with tempfile.TemporaryFile() as spool:
-        for batch in _judged(inputs, config, split):
-            for row, task in batch:
-                if task[3]:
-                    pixels += bytes.fromhex(row.pixels_sha256)[:16]
-                    hashes += bytes.fromhex(row.phash)
-                    ranks.append(SPLITS.index(row.split))
-            marshal.dump([(values_of(row), task) for row, task in batch], spool)
-        spool.seek(0)
-        digests = np.frombuffer(pixels, dtype="V16")
-        table = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES)
-        outcome, labels = decide(digests, table, np.frombuffer(ranks, dtype=np.uint8), duplicates.max_distance_bits)
-        names = _near_names(digests, labels)
-        decisions = iter(zip(outcome.tolist(), labels.tolist(), strict=True))
-        size = os.fstat(spool.fileno()).st_size
-        while spool.tell() < size:
-            for values, task in marshal.load(spool):
-                row = Row(*values)
-                if task[3]:
-                    verdict, label = next(decisions)
-                    row.near = names.get(label, "")
-                    if verdict in _OUTCOMES:
-                        reject(row, _OUTCOMES[verdict])
-                        task = (*task[:3], b"")
-                yield row, task
 
 
 def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:
@@ -206,7 +217,8 @@ def _align_one(place: _Place, task: _Task) -> bytes:
     shard, offset, size, packed = task
     image = decode_again(read_photograph(place.raw, shard, offset, size), place.decode)
     face = warp(image, np.frombuffer(packed).reshape(2, 3), place.size)
-    return _LOOK.pack(*measure(face)) + face.tobytes()
+    pixels = face.tobytes()
+    return _LOOK.pack(*measure(face), hashlib.sha256(pixels).digest()) + pixels
 
 
 def _crashed(task: _Task) -> bytes:
@@ -217,9 +229,8 @@ def _finish(row: Row, packed: bytes, images: ImagesWriter, config: AlignConfig) 
     if not packed:
         reject(row, "crashed")
         return
-    row.brightness, row.contrast, row.aligned_sharpness, row.black_share = _LOOK.unpack_from(packed)
-    pixels = memoryview(packed)[_LOOK.size :]
+    row.brightness, row.contrast, row.aligned_sharpness, row.black_share, digest = _LOOK.unpack_from(packed)
     if row.contrast < config.min_contrast:
         reject(row, "flat")
     else:
-        row.row, row.aligned_sha256 = images.append(pixels), hashlib.sha256(pixels).hexdigest()
+        row.row, row.aligned_sha256 = images.append(memoryview(packed)[_LOOK.size :]), digest.hex()

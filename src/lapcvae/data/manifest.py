@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -89,7 +90,7 @@ class ImagesWriter:
     _HEADER_BYTES = 128
 
     def __init__(self, path: Path, size: int) -> None:
-        self._stream = path.open("wb", buffering=1 << 20)
+        self._stream = path.open("w+b", buffering=1 << 20)
         self._size = size
         self._stream.write(bytes(self._HEADER_BYTES))
         self.count = 0
@@ -114,6 +115,21 @@ class ImagesWriter:
         self._stream.write(data)
         self.count += 1
         return self.count - 1
+
+    def remove(self, rows: Sequence[int]) -> None:
+        """Take out the images of some rows, given in ascending order; those after them move up."""
+        if not rows:
+            return
+        target, length = rows[0], self._size * self._size * 3
+        for first, last in itertools.pairwise([*rows, self.count]):
+            for row in range(first + 1, last):
+                self._stream.seek(self._HEADER_BYTES + row * length)
+                data = self._stream.read(length)
+                self._stream.seek(self._HEADER_BYTES + target * length)
+                self._stream.write(data)
+                target += 1
+        self.count = target
+        self._stream.truncate(self._HEADER_BYTES + target * length)
 
     def _header(self) -> bytes:
         shape = (self.count, self._size, self._size, 3)

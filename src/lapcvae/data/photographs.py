@@ -10,11 +10,9 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from lapcvae.data.names import printable
 from lapcvae.errors import DataError
@@ -23,8 +21,7 @@ INDEX = "index.csv"
 SHARD_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One row of the index. `reason` is empty for a stored photograph; a refused one has shard -1 and no bytes."""
 
     name: str  # as in the source, escaped to one printable line
@@ -38,8 +35,7 @@ class Entry:
     points: str = ""  # x and y of five points that the makers gave it, ten numbers with spaces between, or empty
 
 
-COLUMNS = tuple(f.name for f in fields(Entry))
-_values_of = attrgetter(*COLUMNS)
+COLUMNS = Entry._fields
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -91,7 +87,7 @@ class PhotographWriter:
         self.refused += 1
 
     def _row(self, entry: Entry) -> None:
-        self._rows.writerow(_values_of(entry))
+        self._rows.writerow(entry)
 
     def _next_shard(self) -> None:
         if self._stream is not None:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lapcvae.errors import DataError
 
-COLUMNS = ("sha256", "reason", "width", "height", "sharpness", "pixels_sha256", "phash", "faces")
 
-
-@dataclass(frozen=True)
-class Face:
+class Face(NamedTuple):
     """One face in pixels of the source photograph; pixel centres are whole numbers."""
 
     score: float  # 0 to 1
@@ -24,8 +21,7 @@ class Face:
     points: tuple[float, ...]  # x, y of each of POINTS
 
 
-@dataclass(frozen=True)
-class Sight:
+class Sight(NamedTuple):
     """What one photograph shows. Where `reason` is not empty the rest is empty: it could not be read."""
 
     sha256: str  # of the original bytes
@@ -38,9 +34,12 @@ class Sight:
     faces: tuple[Face, ...] = ()
 
 
+COLUMNS = Sight._fields
+
+
 def pack(sight: Sight) -> bytes:
     """`sight` as bytes, for a cache."""
-    return json.dumps(asdict(sight)).encode()
+    return json.dumps({**sight._asdict(), "faces": [face._asdict() for face in sight.faces]}).encode()
 
 
 def unpack(data: bytes) -> Sight:
@@ -49,14 +48,13 @@ def unpack(data: bytes) -> Sight:
     return Sight(**{**tree, "faces": tuple(_face(f) for f in tree["faces"])})
 
 
-def _face(tree: dict) -> Face:
+def _face(tree: dict[str, Any]) -> Face:
     return Face(tree["score"], tuple(tree["box"]), tuple(tree["points"]))
 
 
 def csv_row(sight: Sight) -> list[object]:
     """`sight` as one row under COLUMNS."""
-    row = [getattr(sight, column) for column in COLUMNS[:-1]]
-    return [*row, json.dumps([asdict(face) for face in sight.faces])]
+    return [*sight[:-1], json.dumps([face._asdict() for face in sight.faces])]
 
 
 def read_sights(path: Path) -> Iterator[Sight]:
