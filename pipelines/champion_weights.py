@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from lapcvae.config import load
 from lapcvae.errors import RegistryError
 from lapcvae.io.atomic import atomic_folder, read_json, write_json
 from lapcvae.registry import models, promotion, tracking
@@ -15,16 +13,20 @@ from pipelines import dvc_runner
 from pipelines.first_weights import CHAMPION, ORIGIN
 from pipelines.outcome import Say
 
+LEVELS = "train@"  # what the addresses of the stages that train levels begin with
+
 
 def lay_out(wanted: bool, tell: Say) -> None:
     """Bring `first_weights.CHAMPION` up to date: the champion's levels, or nothing where none are `wanted`.
 
-    Every level depends on that folder, so it is left alone unless the coarsest level, and with it every other, is due:
-    it makes no training necessary. DVC keeps what is put there, so that results made from it stay repeatable. Where
-    MLflow is away it stays as it is.
+    Every level depends on that folder, so it is left alone unless every level of DVC's graph is due: it makes no
+    training necessary. DVC keeps what is put there, so that results made from it stay repeatable. Where MLflow is away
+    it stays as it is.
     """
-    coarsest = max(load(dict[str, Any], "levels"), key=int)
-    if dvc_runner.is_up_to_date(f"train@{coarsest}"):
+    if not wanted and not CHAMPION.exists():
+        return
+    levels = [stage for stage in dvc_runner.stages() if stage.startswith(LEVELS)]
+    if any(dvc_runner.is_up_to_date(level) for level in levels):
         return
     name = tracking.read_config().model
     try:

@@ -33,7 +33,8 @@ def work() -> str:
     trained = [*reversed(levels), *(MODELS / name for name in (*params["baselines"], *params["end_to_end"]))]
     spool.deliver()
     records = {folder.name: read_json(folder / "run.json") for folder in trained}
-    begun = sorted({record["warm_start"] for record in records.values()} - {""})
+    # `dvc commit` or an older checkout may hold models whose records are older than this entry.
+    begun = sorted({record.get("warm_start", "") for record in records.values()} - {""})
     made_by = {name: spool.resolve(record["mlflow_run_id"]) for name, record in records.items()}
     run_id = tracking.finish_pipeline(
         metrics, [REPORTS / "metrics.json", REPORTS / "index.html"], made_by, data_digest=data_digest

@@ -9,6 +9,8 @@ from lapcvae.models.settings import ModelSettings
 from lapcvae.models.storage import Description, save_level
 from lapcvae.registry import tracking
 from lapcvae.registry.store import open_client
+from lapcvae.training.result import TrainingResult
+from pipelines.records import write_records
 from pipelines.stages import register
 
 PARAMS = """\
@@ -17,6 +19,7 @@ baselines: {vae: {updates: 5}}
 end_to_end: {}
 tracking: {experiment: faces, model: lapcvae, primary_metric: lapcvae.rmse.mean}
 """
+BEGUN = {"level1": "lapcvae version 7", "vae": ""}
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def trained(project: Path) -> dict[str, str]:
     for name, made in made_by.items():
         description = Description(1, 1, 8, "burt", settings, LevelScale(zero, 0.2, zero, 0.2))
         save_level(description.build(), description, project / "models" / name)
-        (project / "models" / name / "run.json").write_text(json.dumps({"mlflow_run_id": made}))
+        write_records(project / "models" / name, TrainingResult([{"update": 1.0}], 1.0, 1.0, 1), made, {}, BEGUN[name])
     for name, content in {
         "data/pyramid/pyramid.json": json.dumps({"data_digest": "ab" * 32}),
         "reports/metrics.json": json.dumps({"lapcvae": {"rmse": {"mean": 17.5}}, "vae": {"rmse": {"mean": 20.25}}}),
@@ -58,9 +61,20 @@ def test_version_metrics_report_and_makers_are_on_record(trained: dict[str, str]
     assert version.tags["data_digest"] == "ab" * 32
     assert len(version.tags["params_digest"]) == 64
     assert version.tags["run.level1"] == trained["level1"]
+    assert version.tags["warm_start"] == "lapcvae version 7"
 
     assert register.work() == "lapcvae version 1 (known already), lapcvae.rmse.mean 17.5"
     assert json.loads(Path("reports/registered.json").read_text()) == record
+
+
+def test_a_record_from_before_warm_starts_were_noted_is_read(trained: dict[str, str]) -> None:
+    for name in trained:
+        path = Path("models", name, "run.json")
+        record = json.loads(path.read_text())
+        del record["warm_start"]
+        path.write_text(json.dumps(record))
+    assert register.work().startswith("lapcvae version 1 (new)")
+    assert open_client().get_model_version("lapcvae", "1").tags["warm_start"] == ""
 
 
 def test_unknown_primary_metric_is_named(trained: dict[str, str]) -> None:
