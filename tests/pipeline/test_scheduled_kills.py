@@ -84,11 +84,17 @@ class Schedule:
             time.sleep(0.1)
 
     def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask Prefect's server."""
+        """Ask Prefect's server, again where it says that its database is busy, as Prefect's own client does."""
         address = f"http://127.0.0.1:{self.port}/api/{path}"
-        answer = (
-            httpx.get(address, trust_env=False) if body is None else httpx.post(address, json=body, trust_env=False)
-        )
+        answers: list[httpx.Response] = []
+
+        def not_busy() -> bool:
+            method = "GET" if body is None else "POST"
+            answers.append(httpx.request(method, address, json=body, trust_env=False))
+            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        self.until(not_busy, "Prefect's server answers")
+        answer = answers[-1]
         answer.raise_for_status()
         return answer.json()
 
