@@ -119,7 +119,7 @@ def hold(extra: list[Path] | None = None) -> Contest:
         text,
     )
     if moves:
-        promotion.promote(tracked.model, now.current, verdict.reason)
+        promotion.promote(tracked.model, now.current, verdict.reason, now)
         promotion.note_verdict(tracked.model, now.current, {promotion.MOVE: "done"}, text)
     after = promotion.standing(tracked.model).champion
     return Contest(verdict, now.current, against, after, text, pictures)

@@ -17,10 +17,11 @@ from lapcvae.evaluation.drift import Drift, DriftConfig
 from lapcvae.models.storage import load_cascade
 from lapcvae.pyramid.stored import read_pyramid
 from lapcvae.registry import models, promotion, reference, tracking
-from pipelines import contest, dvc_runner, journal
+from pipelines import contest, dvc_runner, journal, remote
 from pipelines.outcome import Outcome, RetrainConfig, RunStage, Say
 
 DATA_STAGES = ("download", "landmarks", "align", "validate")
+BREACH = Path("reports/validation.breach.json")  # what `validate` leaves where the data set breaks its limits
 _PARAMS = Path("params.yaml")
 _USERS_MISTAKE = 2
 
@@ -84,16 +85,22 @@ def _drift(batch: Batch, config: DriftConfig, reachable: bool) -> Drift | None:
 def take(
     batch: Batch, config: RetrainConfig, outcome: Outcome, run_stage: RunStage, deadline: float, tell: Say
 ) -> Batch | None:
-    """Take the batch in, and see whether the data set as a whole still passes; else set it aside again."""
+    """Take the batch in, and see whether the data set as a whole still passes; else set it aside again.
+
+    Where the data stages fail otherwise (a full disk, a limit of the whole source), the data set is what it was before
+    and the batch waits for the next run. Raises what the stages raise.
+    """
     limit = load(SourceConfig, "source").max_file_bytes
     tar = inbox.take_in(batch, limit)
     dvc_runner.add(tar, tell)
+    BREACH.unlink(missing_ok=True)
     try:
         for stage in DATA_STAGES:
             run_stage(stage, deadline)
     except PipelineError as error:
         if error.exit_code != _USERS_MISTAKE:
             raise
+        breaks_limits = BREACH.exists()
         dvc_runner.forget(tar, tell)
         away = tar.rename(batch.folder / tar.name)
         try:
@@ -103,10 +110,13 @@ def take(
             raise error from None  # it fails without the batch too: not the batch's fault, it is tried again
         finally:
             away.unlink()
+        if not breaks_limits:
+            raise
         _set_aside(batch, f"with it the data set breaks its limits: {error}", outcome, tell)
         return None
     notes = {"drift": outcome.drift.as_dict() if outcome.drift else None, "tar": tar.name}
     inbox.finish(batch, limit, notes)
+    remote.mark()
     outcome.batch = {"number": batch.number, "status": "taken", "reason": "", "new": batch.new, "account": batch.counts}
     tell(f"batch {batch.number}: taken in, {tar}")
     return batch

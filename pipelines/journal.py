@@ -51,3 +51,8 @@ def enter(phase: str, name: str | None = None) -> None:
     """Note in the journal how far this run is."""
     name = name if name is not None else read_json(JOURNAL)["name"]
     write_json(JOURNAL, {"phase": phase, "name": name, "process": own_name()})
+
+
+def phase() -> str:
+    """How far this run is."""
+    return str(read_json(JOURNAL)["phase"])

@@ -38,10 +38,10 @@ class RetrainConfig:
 @dataclass
 class Outcome:
     """What a run did. `status`: `busy` (another run goes on), `nothing`, `waiting` (too few new photographs),
-    `postponed` (trained, MLflow away: the gate is held by the next run), `promoted`, `rejected`.
+    `postponed` (trained, MLflow away: the gate is held by the next run), `promoted`, `rejected`, `failed`.
     """
 
-    status: Literal["busy", "nothing", "waiting", "postponed", "promoted", "rejected"] = "nothing"
+    status: Literal["busy", "nothing", "waiting", "postponed", "promoted", "rejected", "failed"] = "nothing"
     lines: list[str] = field(default_factory=list)
     batch: dict[str, Any] | None = None
     drift: Drift | None = None

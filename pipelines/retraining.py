@@ -7,6 +7,7 @@ Every step can be repeated, and looks at what is there first: a run that was kil
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -18,20 +19,23 @@ from PIL import Image
 from lapcvae.config import load, read_params
 from lapcvae.data import inbox
 from lapcvae.data.taken import batches
-from lapcvae.errors import PipelineError, RegistryError
+from lapcvae.errors import LapcvaeError, PipelineError, RegistryError
 from lapcvae.io.atomic import atomic_folder, read_json, write_json
 from lapcvae.registry import crashed, models, promotion, spool, tracking
-from pipelines import champion_weights, contest, dvc_runner, dvc_state, intake, journal
+from pipelines import champion_weights, contest, dvc_runner, dvc_state, intake, journal, remote
+from pipelines.deadline import kept
 from pipelines.journal import SCRATCH
 from pipelines.outcome import Outcome, RetrainConfig, RunStage, Say
 
 RECORD, PICTURES = Path("reports/retraining.json"), Path("reports/gate")
+REGISTERED = Path("reports/registered.json")  # what `register` leaves
 
 
 def retrain(run_stage: RunStage, say: Say = print) -> Outcome:
-    """Do one retraining; the caller holds `journal.one_at_a_time`. Raises what the stages and the gate raise."""
+    """Do one retraining; the caller holds `journal.one_at_a_time`. Raises what the stages and the gate raise, after it
+    has put it on record.
+    """
     config = load(RetrainConfig, "retrain")
-    deadline = time.monotonic() + config.deadline_s
     outcome = Outcome()
 
     def tell(line: str) -> None:
@@ -39,35 +43,55 @@ def retrain(run_stage: RunStage, say: Say = print) -> Outcome:
         say(line)
 
     os.environ[tracking.GATED] = "1"
+    try:
+        _retrain(config, outcome, run_stage, tell)
+    except Exception as error:
+        outcome.status = "failed"
+        tell(f"failed in phase `{journal.phase()}`: {error or type(error).__name__}")
+        with contextlib.suppress(OSError, LapcvaeError):  # a full disk: the error itself must be heard
+            _put_on_record(outcome)
+        raise
+    journal.enter("record")
+    _put_on_record(outcome)
+    return outcome
+
+
+def _retrain(config: RetrainConfig, outcome: Outcome, run_stage: RunStage, tell: Say) -> None:
+    deadline = time.monotonic() + config.deadline_s
     journal.enter("look after")
-    reachable = _look_after(tell)
+    with kept(deadline, "looking after what is there"):
+        reachable = _look_after(tell)
     journal.enter("intake")
-    batch = intake.examine(config, outcome, tell, reachable)
+    with kept(deadline, "examining the batch"):
+        batch = intake.examine(config, outcome, tell, reachable)
     if batch is not None:
         journal.enter("validate")
-        batch = intake.take(batch, config, outcome, run_stage, deadline, tell)
+        intake.take(batch, config, outcome, run_stage, deadline, tell)
     journal.enter("train")
-    if _is_enough(config, outcome, tell):
-        if not dvc_runner.is_up_to_date():
-            journal.enter("first weights")
+    if not _is_enough(config, outcome, tell):
+        remote.push(tell)
+        return
+    if not dvc_runner.is_up_to_date():
+        journal.enter("first weights")
+        with kept(deadline, "laying out first weights"):
             champion_weights.lay_out(config.warm_start, tell)
-            for stage in dvc_runner.stages():
-                journal.enter(f"stage {stage}")
-                try:
-                    run_stage(stage, deadline)
-                except PipelineError as error:
-                    if stage == "register" and "MLflow" in str(error):
-                        outcome.status = "postponed"
-                        tell("trained; MLflow is away, so registering and the gate are left to the next run")
-                        _finish(outcome)
-                        return outcome
-                    raise
-                outcome.ran.append(stage)
-        journal.enter("gate")
+        for stage in dvc_runner.stages():
+            journal.enter(f"stage {stage}")
+            try:
+                run_stage(stage, deadline)
+            except PipelineError as error:
+                if stage == "register" and "MLflow" in str(error):
+                    outcome.status = "postponed"
+                    tell("trained; MLflow is away, so registering and the gate are left to the next run")
+                    return
+                raise
+            outcome.ran.append(stage)
+        remote.mark()
+    journal.enter("gate")
+    with kept(deadline, "the gate"):
         _gate(outcome, tell)
-        _note_trained()
-    _finish(outcome)
-    return outcome
+    _note_trained()
+    remote.push(tell)
 
 
 def _look_after(tell: Say) -> bool:
@@ -91,6 +115,9 @@ def _look_after(tell: Say) -> bool:
         mended = promotion.recover(tracked.model, contest.level_folders())
         if mended:
             tell(f"registry: {mended}")
+        if REGISTERED.exists() and promotion.standing(tracked.model).current is None:
+            REGISTERED.unlink()  # with it DVC finds the stage due
+            tell("registry: it does not have the present models; they are registered again")
         return True
     except models.DamagedVersionError:
         raise
@@ -101,15 +128,23 @@ def _look_after(tell: Say) -> bool:
 
 def _is_enough(config: RetrainConfig, outcome: Outcome, tell: Say) -> bool:
     """Whether to train: unless all that changed is that a few photographs came."""
-    waiting = inbox.taken_count() - _trained().get("new", 0)
-    if not 0 < waiting < config.min_new or _trained().get("params") != models.params_digest(read_params()):
+    if not REGISTERED.exists():
         return True
-    if outcome.drift is not None and outcome.drift.verdict == "notice":
+    waiting = inbox.taken_count() - _trained().get("new", 0)
+    if not 0 < waiting < config.min_new or _trained().get("params") != _params():
+        return True
+    if any((read_json(record).get("drift") or {}).get("verdict") == "notice" for record in _new_batches()):
         tell("drift: trained on at once")
         return True
     outcome.status = "waiting"
     tell(f"{waiting} new photographs since the last training; the next is at {config.min_new} (`retrain.min_new`)")
     return False
+
+
+def _new_batches() -> list[Path]:
+    """Records of the batches taken in since the last training, by this run or by earlier ones that were killed."""
+    new = batches()[_trained().get("batches", 0) :]
+    return [inbox.BATCHES / f"{tar.name.partition('-')[0]}.json" for tar in new]
 
 
 def _trained() -> dict[str, Any]:
@@ -118,10 +153,15 @@ def _trained() -> dict[str, Any]:
     return found
 
 
+def _params() -> str:
+    """Digest of the parameters that decide what comes out of training."""
+    return models.params_digest({key: part for key, part in read_params().items() if key not in ("retrain", "gate")})
+
+
 def _note_trained() -> None:
     write_json(
         SCRATCH / "trained.json",
-        {"new": inbox.taken_count(), "params": models.params_digest(read_params()), "batches": len(batches())},
+        {"new": inbox.taken_count(), "params": _params(), "batches": len(batches())},
     )
 
 
@@ -132,8 +172,7 @@ def _gate(outcome: Outcome, tell: Say) -> None:
             now = promotion.standing(name)
             tell(f"nothing new and nothing changed; champion is version {now.champion}")
             return
-        new = batches()[_trained().get("batches", 0) :]  # an earlier run, killed since, may have taken them in
-        held = contest.hold([inbox.BATCHES / f"{tar.name.partition('-')[0]}.json" for tar in new])
+        held = contest.hold(_new_batches())
     except models.DamagedVersionError:
         raise
     except RegistryError as error:
@@ -143,13 +182,10 @@ def _gate(outcome: Outcome, tell: Say) -> None:
     outcome.contest, outcome.status = held, held.verdict.decision
     decided = f"version {held.challenger} {held.verdict.decision}: {held.verdict.reason}"
     tell(f"gate: {decided}; champion is version {held.now}")
-    if dvc_runner.remote():
-        dvc_runner.push_or_pull("push", tell)
 
 
-def _finish(outcome: Outcome) -> None:
+def _put_on_record(outcome: Outcome) -> None:
     """Leave the record of this run, and add it to the list of all."""
-    journal.enter("record")
     with atomic_folder(PICTURES) as folder:
         for name, picture in (outcome.contest.pictures if outcome.contest else {}).items():
             Image.fromarray(picture).save(folder / f"{name}.png")

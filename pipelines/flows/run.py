@@ -25,7 +25,7 @@ PIPELINE_RUN = "LAPCVAE_PIPELINE_RUN"
 
 
 def worth_another_try(_task: object, _run: TaskRun, state: State) -> bool:
-    """A wrong parameter or a missing source stays wrong; a full disk or a killed process may pass."""
+    """A wrong parameter, a missing source or a full disk stays until someone mends it; a killed process may pass."""
     error = state.result(raise_on_failure=False)
     return not (isinstance(error, PipelineError) and error.exit_code == USERS_MISTAKE)
 

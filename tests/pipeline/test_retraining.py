@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,29 +27,9 @@ from lapcvae.evaluation import networks, trial
 from lapcvae.io.atomic import sha256_file
 from lapcvae.registry import lineage, models, promotion
 from lapcvae.registry.store import open_client
-from pipelines import intake, journal, retraining, weeks
+from pipelines import intake, journal, retraining
 from pipelines.outcome import Outcome, RetrainConfig
-
-ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "data/samples/lfw-sample.tgz"
-SMALL: dict[str, Any] = {
-    "align": {"size_px": 32},
-    "split": {"val_share": 0.2, "test_share": 0.25},
-    "validate": {"totals": {"reject_share": {"high": 0.5}, "split_error": {"high": 1}}},
-    "model": {"width": 8},
-    "training": {"batch": 8, "warmup_updates": 1, "log_interval": 10},
-    "evaluation": {"samples": 4},
-    "executor": {"workers": 1},
-    "retrain": {"intake": {"quiet_s": 0}, "drift": {"min_photographs": 8, "notice": 6, "veto": 9}},
-    "gate": {
-        "margins": {
-            "bits_per_dim": 5, "dissimilarity": 1, "sharpness_error": 9, "inactive_share": 1,
-            "feature_distance_mobilenetv2": 4,
-        },
-        "max_latency_ratio": 100, "limits": {"rmse_posterior_mean": 200, "bits_per_dim": 50, "inactive_share": 1},
-    },
-}  # fmt: skip
-
+from tests.pipeline.small_retraining import change, make_project, put, set_updates, some_faces
 
 # Where a run is killed, each further on than the one before; see killed_run.py.
 KILLED = [
@@ -136,24 +115,8 @@ def _week(seconds: float, extra: dict[str, Any]) -> Week:
     )  # fmt: skip
 
 
-def _set_updates(updates: int) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    for level in params["levels"].values():
-        level["updates"] = updates
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-def _set_warm_start() -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["retrain"]["warm_start"] = True
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-def _put(project: Path, faces: dict[str, bytes]) -> None:
-    for name, data in faces.items():
-        path = project / "data/inbox" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+def _ask_for_warm_start() -> None:
+    change(lambda params: params["retrain"].update(warm_start=True))
 
 
 @dataclass
@@ -208,51 +171,33 @@ def _processes_in(project: Path) -> list[str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("retraining") / "project"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "LAPCVAE_PIPELINE_RUN", "LAPCVAE_RUNNER", "LAPCVAE_GATED"):
-            patch.delenv(name, raising=False)
-        patch.chdir(ROOT)
-        weeks._make_project(folder, SMALL)
-        patch.chdir(folder)
-        params = yaml.safe_load(Path("params.yaml").read_text())
-        params["levels"] = {
-            "2": {"after": "data/pyramid/pyramid.json", "updates": 3, "model": {"latent_size": 16, "latent": "vector"}},
-            "1": {"after": "data/rebuilt/level2", "updates": 3, "model": {"latent_size": 2}},
-        }
-        Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        make_project(folder, patch)
         yield folder
 
 
 @pytest.fixture(scope="module")
 def faces() -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    with tarfile.open(SAMPLE) as tar:
-        for member in tar:
-            stream = tar.extractfile(member)
-            if stream is not None and len(found) < 90:
-                found.append((member.name.partition("/")[2], stream.read()))
-    return found
+    return some_faces(90)
 
 
 @pytest.fixture(scope="module")
 def story(project: Path, faces: list[tuple[str, bytes]]) -> dict[str, Week]:
     """Week after week; what happened in each."""
     done: dict[str, Week] = {}
-    for name, data in faces[:60]:
-        (project / "photographs" / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / "photographs" / name).write_bytes(data)
+    put(dict(faces[:60]), "photographs")
     done["first"] = _flow_losing_its_server(project)
     done["nothing"] = flow(project)
     # Good photographs come, and longer training is asked for; run after run is killed, each further on.
-    _put(project, dict(faces[60:80]))
-    _set_updates(60)
+    put(dict(faces[60:80]))
+    set_updates(60)
     done["better"] = flow(project, killed=[_killed(project, point) for point in KILLED])
     # A bad batch, twice over: damaged files, then photographs so dark that they are not like those trained on.
-    _put(project, {f"bad/{i}.jpg": data[:700] for i, (_, data) in enumerate(faces[80:90])})
+    put({f"bad/{i}.jpg": data[:700] for i, (_, data) in enumerate(faces[80:90])})
     done["bad"] = flow(project)
     promotion.rollback("lapcvae")
     done["rolled back"] = flow(project)
-    _set_updates(70)
-    _set_warm_start()
+    set_updates(70)
+    _ask_for_warm_start()
     killed = [_killed(project, KILLED_MOVING[0])]
     postponed = _gate_without_registry()
     killed += [_killed(project, point) for point in KILLED_MOVING[1:]]
@@ -457,7 +402,7 @@ def _with_drift(**changes: Any) -> RetrainConfig:
 
 
 def _examined(project: Path, config: RetrainConfig, photographs: dict[str, bytes]) -> tuple[Outcome, Any]:
-    _put(project, photographs)
+    put(photographs)
     outcome = Outcome()
     with journal.one_at_a_time("a test"):
         return outcome, intake.examine(config, outcome, outcome.lines.append, reachable=True)
@@ -480,25 +425,3 @@ def test_a_batch_too_far_from_the_champions_training_data_is_set_aside_whole(
     assert "too far from the champion's training data" in outcome.batch["reason"]
     assert len(list(Path(f"data/set_aside/{outcome.batch['number']}/photographs").rglob("*.png"))) == 10
     assert len(list(Path("data/taken").glob("*.tar"))) == 1
-
-
-def test_few_photographs_wait_but_drift_is_trained_on_at_once(
-    story: dict[str, Week], project: Path, faces: list[tuple[str, bytes]]
-) -> None:
-    drifted = _with_drift(measure="ks", notice=0.01, veto=1.0)
-    outcome, batch = _examined(project, drifted, dict(faces[80:90]))
-    assert batch is not None, outcome.lines
-    assert outcome.drift is not None
-    assert outcome.drift.verdict == "notice"
-    retraining._note_trained()
-    note = journal.SCRATCH / "trained.json"
-    trained = json.loads(note.read_text())
-    note.write_text(json.dumps(trained | {"new": trained["new"] - 3}))
-    patient = replace(drifted, min_new=4)
-    assert retraining._is_enough(patient, outcome, outcome.lines.append)
-    assert outcome.lines[-1] == "drift: trained on at once"
-    calm = Outcome()
-    assert not retraining._is_enough(patient, calm, calm.lines.append)
-    assert calm.status == "waiting"
-    assert "3 new photographs since the last training; the next is at 4" in calm.lines[-1]
-    assert retraining._is_enough(replace(patient, min_new=3), calm, calm.lines.append)

@@ -1,10 +1,15 @@
 """A real MLflow store for every test: a copy of one empty database, made once."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lapcvae.models.level import LevelScale
+from lapcvae.models.settings import ModelSettings
+from lapcvae.models.storage import Description, save_level
+from lapcvae.registry import models, tracking
 from lapcvae.registry.store import open_client
 
 PARAMS = """\
@@ -35,3 +40,24 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Pat
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def make(project: Path) -> Callable[[int], list[Path]]:
+    """Trains nothing: makes and registers version after version of a tiny pyramid; returns its level folders."""
+
+    def made(seed: int) -> list[Path]:
+        import torch
+
+        folder = project / "made" / str(seed) / "level1"
+        zero = (0.0, 0.0, 0.0)
+        settings = ModelSettings(width=8, latent="vector", latent_size=2)
+        description = Description(1, 1, 8, "burt", settings, LevelScale(zero, 0.2, zero, 0.2))
+        torch.manual_seed(seed)
+        save_level(description.build(), description, folder)
+        with tracking.child_run("level 1", "level", {}) as run:
+            pass
+        models.register("lapcvae", [folder], run.run_id, {}, crown_first=False)
+        return [folder]
+
+    return made

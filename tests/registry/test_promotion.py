@@ -11,37 +11,13 @@ from pathlib import Path
 import pytest
 
 from lapcvae.errors import RegistryError
-from lapcvae.models.level import LevelScale
-from lapcvae.models.settings import ModelSettings
-from lapcvae.models.storage import Description, save_level
-from lapcvae.registry import models, promotion, tracking
+from lapcvae.registry import promotion
 from lapcvae.registry.models import DamagedVersionError
 from lapcvae.registry.promotion import Standing
 from lapcvae.registry.store import open_client
 
 ROOT = Path(__file__).parents[2]
 NAME = "lapcvae"
-
-
-@pytest.fixture
-def make(project: Path) -> Callable[[int], list[Path]]:
-    """Trains nothing: makes and registers version after version of a tiny pyramid; returns its level folders."""
-
-    def made(seed: int) -> list[Path]:
-        import torch
-
-        folder = project / "made" / str(seed) / "level1"
-        zero = (0.0, 0.0, 0.0)
-        settings = ModelSettings(width=8, latent="vector", latent_size=2)
-        description = Description(1, 1, 8, "burt", settings, LevelScale(zero, 0.2, zero, 0.2))
-        torch.manual_seed(seed)
-        save_level(description.build(), description, folder)
-        with tracking.child_run("level 1", "level", {}) as run:
-            pass
-        models.register(NAME, [folder], run.run_id, {}, crown_first=False)
-        return [folder]
-
-    return made
 
 
 def now() -> tuple[int | None, int | None]:
@@ -63,6 +39,18 @@ def test_promoting_moves_the_old_champion_to_previous_and_twice_changes_nothing(
     assert not promotion.promote(NAME, 2, "better")
     assert now() == (2, 1)
     assert promotion.tags_of(NAME, 2)["champion_because"] == "better"
+
+
+def test_a_champion_that_changed_while_a_challenger_was_measured_is_not_replaced(make: Callable) -> None:
+    make(1), make(2), make(3)
+    promotion.promote(NAME, 1, "first"), promotion.promote(NAME, 2, "better")
+    measured = promotion.standing(NAME)
+    promotion.rollback(NAME)
+    with pytest.raises(RegistryError, match=r"measured against version 2, and version 1 has become champion since"):
+        promotion.promote(NAME, 3, "better than 2", measured)
+    assert now() == (1, None)
+    assert promotion.promote(NAME, 3, "better than 1", promotion.standing(NAME))
+    assert now() == (3, 1)
 
 
 def test_each_rollback_goes_one_champion_back_and_marks_the_one_left(make: Callable) -> None:

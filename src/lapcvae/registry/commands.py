@@ -37,16 +37,21 @@ def trace(
     """Show what a registered model was made from, or what was made from a data set."""
     name, version = _parse(model)
     if data:
-        for found in lineage.made_of(name, data):
-            print(f"{name} version {found}")
+        found = lineage.made_of(name, data)
+        for made in found:
+            print(f"{name} version {made}")
+        if not found:
+            print(f"no version of {name} was made of a data set whose digest begins so")
         return
     print(lineage.trace(name, version).text())
 
 
 def _parse(model: str) -> tuple[str, str]:
-    """`NAME`, `NAME@ALIAS`, `NAME/3`, an alias, or a version: the model's name and the alias or version."""
+    """`NAME`, `NAME@ALIAS`, `NAME/3`, the same after `models:/`, an alias, or a version: the model's name and the
+    alias or version.
+    """
     own = tracking.read_config().model
-    name, _, version = model.replace("/", "@").partition("@")
+    name, _, version = model.removeprefix("models:/").replace("/", "@").partition("@")
     if version:
         return name, version
     return (own, "champion") if model == own else (own, model)

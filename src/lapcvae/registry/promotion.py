@@ -43,11 +43,12 @@ def standing(name: str) -> Standing:
         return _read(client, name)
 
 
-def promote(name: str, version: int, reason: str) -> bool:
+def promote(name: str, version: int, reason: str, measured: Standing | None = None) -> bool:
     """Make a version the champion and the old one `previous`; False where it is the champion already.
 
-    Atomic and safe to repeat. Raises `RegistryError` where there is no such version, its files are damaged, or MLflow
-    is away.
+    measured: the standing that the reason rests on; where another version is champion by now (somebody rolled back, or
+    promoted by hand), nothing moves. Atomic and safe to repeat. Raises `RegistryError` then, and where there is no such
+    version, its files are damaged, or MLflow is away.
     """
     whole(name, version)
     with told():
@@ -56,6 +57,11 @@ def promote(name: str, version: int, reason: str) -> bool:
         now = _read(client, name)
         if now.champion == version:
             return False
+        if measured is not None and now.champion != measured.champion:
+            raise RegistryError(
+                f"{name} version {version} was measured against version {measured.champion}, and version "
+                f"{now.champion} has become champion since; the next retraining holds the gate again"
+            )
         client.set_model_version_tag(name, str(version), ROLLED_BACK, "")
         if now.champion is not None:
             client.set_model_version_tag(name, str(version), _PREDECESSOR, str(now.champion))

@@ -111,6 +111,8 @@ def told() -> Iterator[None]:
         raise
     except Exception as error:
         reason = first_line(error)
+        if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise RegistryError(f"MLflow's registry at {tracking_uri()} refuses: {reason}") from error
         raise RegistryError(
             f"MLflow's registry at {tracking_uri()} could not do it: {reason}. The models under models/ are whole; "
             "once MLflow is back, run the same command again"
