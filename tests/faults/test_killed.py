@@ -1,11 +1,11 @@
 """Processes killed outright, deadlines, and locks: nothing is orphaned, nothing stays stuck. DVC is real, and small."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lapcvae.data.executor import Executor
 from lapcvae.errors import PipelineError
-from pipelines import dvc_runner, dvc_state, journal
+from pipelines import deadline, dvc_runner, dvc_state, journal
 
 ROOT = Path(__file__).parents[2]
 GRAPH = """\
@@ -105,30 +106,29 @@ def test_a_killed_dvc_does_not_leave_its_stage_behind(
 
 def test_a_deadline_ends_the_whole_process_group(project: Path) -> None:
     (project / "slow").touch()
+    for seconds in (8, 60, 300):  # until it passes while the stage is at work, and not before
+        with pytest.raises(PipelineError, match="the deadline passed") as raised:
+            dvc_runner.run_stage("first", deadline=time.monotonic() + seconds)
+        assert raised.value.exit_code == dvc_runner.DEADLINE_EXIT
+        if (project / "started").exists():
+            break
+    pids = [int(pid) for pid in (project / "started").read_text().split()]
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+    _goes_on(project)
 
-    def deadline() -> float:
-        return time.monotonic() + 600
 
-    found: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            dvc_runner.run_stage("first", deadline=limit[0])
-        except PipelineError as error:
-            found.append(error)
-
-    limit = [time.monotonic() + 8]
-    thread = threading.Thread(target=run)
-    thread.start()
-    while not (project / "started").exists() and thread.is_alive():
-        time.sleep(0.05)
-    thread.join(120)
-    assert not thread.is_alive()
-    assert "the deadline passed" in str(found[0])
-    assert found[0].exit_code == dvc_runner.DEADLINE_EXIT  # type: ignore[attr-defined]
-    if (project / "started").exists():
-        pids = [int(pid) for pid in (project / "started").read_text().split()]
-        assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+def test_a_deadline_stops_what_the_flow_does_itself_and_the_processes_that_work_for_it() -> None:
+    with (
+        pytest.raises(PipelineError, match="examining the batch: the deadline passed") as raised,
+        deadline.kept(time.monotonic() + 2, "examining the batch"),
+        Executor(2) as pool,
+    ):
+        list(pool.run(time.sleep, [600, 600], 1, crashed=lambda _: None))
+    assert raised.value.exit_code == dvc_runner.DEADLINE_EXIT
+    assert multiprocessing.active_children() == []
+    with deadline.kept(time.monotonic() + 600, "what ends in time"):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_a_held_lock_is_waited_for(project: Path) -> None:

@@ -32,6 +32,8 @@ from pipelines.stage import run_stage
 
 def work():
     Path("started").touch()
+    with Path("ran").open("a") as ran:
+        ran.write(sys.argv[1] + "\\n")
     while Path("slow").exists():
         time.sleep(0.1)
     Path(sys.argv[1]).write_text(Path("wanted").read_text())
@@ -206,5 +208,26 @@ def test_what_is_killed_is_marked_and_the_next_run_finishes_its_work(schedule: S
     schedule.until(lambda: schedule.state(fourth)[0] in FINAL, "the fourth run ends")
     assert schedule.state(fourth)[0] == "COMPLETED"
     assert schedule.state(third)[0] == "COMPLETED"
+    schedule.stop()
+    assert not schedule.left()
+
+
+def test_two_schedules_and_three_missed_runs_are_one_retraining(schedule: Schedule) -> None:
+    folder = schedule.folder
+    (folder / "slow").touch()
+    schedule.start()
+    second = Schedule(folder, schedule.port)
+    second.start()  # finds the server that is there, and has a worker of its own
+    missed = [schedule.run_late() for _ in range(3)]
+    schedule.amid_work()
+    meanwhile = schedule.run_late()
+    schedule.until(lambda: schedule.state(meanwhile)[0] in FINAL, "the other worker's run ends at once")
+    assert schedule.state(meanwhile)[0] == "COMPLETED"
+    assert not (folder / "first").exists(), "the first run still works"
+    (folder / "slow").unlink()
+    schedule.until(lambda: all(schedule.state(run)[0] in FINAL for run in missed), "the missed runs are over")
+    assert {schedule.state(run)[0] for run in missed} <= {"COMPLETED", "CANCELLED"}
+    assert (folder / "ran").read_text().split() == ["first", "second"]
+    second.stop()
     schedule.stop()
     assert not schedule.left()

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from lapcvae.config import load
 from lapcvae.errors import ConfigError
-from lapcvae.evaluation.trial import Trial
+from lapcvae.evaluation.trial import FEATURE_DISTANCE, Trial
 from lapcvae.registry.gate import GateConfig, decide, first
 
+ROOT = Path(__file__).parents[2]
 CONFIG = GateConfig(
     primary="rmse", confidence=0.95, resamples=500, min_gain=0.0,
     margins={"bits": 0.05, "inactive_share": 0.1}, max_latency_ratio=1.5, limits={"rmse": 20.0, "inactive_share": 0.9},
@@ -52,6 +56,32 @@ def test_a_broken_guard_rejects_a_better_model(worse: dict[str, float], named: s
     verdict = decide(trial(15), trial(13, seed=1, **worse), PEOPLE, CONFIG, 0)
     assert verdict.decision == "rejected"
     assert [check.measure for check in verdict.checks if not check.holds] == [named]
+
+
+def _measured(**worse: float) -> Trial:
+    """A model measured in all that the committed gate asks; `worse` is added to the mean of a measure."""
+    random = np.random.default_rng(3)
+    means = {"rmse_posterior_mean": 15.0, "bits_per_dim": 5.9, "dissimilarity": 0.2, "sharpness_error": 1.0}
+    means[FEATURE_DISTANCE] = 0.3
+    columns = {name: mean + random.normal(0, 0.001, 120) + worse.get(name, 0) for name, mean in means.items()}
+    scalars = {"inactive_share": 0.1, "latency_s": 0.01}
+    return Trial(columns, {name: value + worse.get(name, 0) for name, value in scalars.items()})
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [FEATURE_DISTANCE, "bits_per_dim", "dissimilarity", "sharpness_error", "inactive_share", "latency_s"],
+)
+def test_each_guard_of_the_committed_gate_keeps_out_what_is_better_in_all_else(guard: str) -> None:
+    config = load(GateConfig, "gate", ROOT / "params.yaml")
+    assert set(config.margins) == set(_measured().means()) - {config.primary, "latency_s"}
+    margin = config.margins.get(guard, 0.01 * (config.max_latency_ratio - 1))
+    better = {"rmse_posterior_mean": -1.0}
+    assert decide(_measured(), _measured(**better), PEOPLE, config, 0).decision == "promoted"
+    assert decide(_measured(), _measured(**better, **{guard: 0.9 * margin}), PEOPLE, config, 0).decision == "promoted"
+    verdict = decide(_measured(), _measured(**better, **{guard: 1.1 * margin}), PEOPLE, config, 0)
+    assert verdict.decision == "rejected"
+    assert [check.measure for check in verdict.checks if not check.holds] == [guard]
 
 
 def test_the_gain_asked_for_must_be_exceeded_with_confidence() -> None:
