@@ -1,6 +1,10 @@
 """What Prefect's server knows of retrainings: one at a time, missed ones caught up once, dead ones marked."""
 
 import datetime
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -10,6 +14,7 @@ import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
+from prefect.settings import get_current_settings
 from prefect.states import Pending, Running, Scheduled
 
 from lapcvae.errors import PipelineError
@@ -140,6 +145,33 @@ def test_a_server_that_goes_away_amid_a_run_costs_its_page_only() -> None:
     assert server.unless_away(wrapped, lambda: "done without it") == "done without it"
     with pytest.raises(RuntimeError, match="ours"):
         server.unless_away(lambda: (_ for _ in ()).throw(RuntimeError("ours")), lambda: None)
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_the_same_deployment_goes_to_pools_of_containers(prefect_server: None, kind: str) -> None:
+    """With the commands that README.md gives. Prefect's server checks the variables against the kind of pool."""
+    variables: dict[str, object] = {"image": "faces.example/lapcvae:1"}
+    if kind == "docker":
+        variables["volumes"] = ["/srv/lapcvae:/app"]
+    environment = os.environ | {
+        "PREFECT_API_URL": str(get_current_settings().api.url), "LAPCVAE_POOL": f"team-{kind}",
+        "LAPCVAE_PROJECT": "/app",
+    }  # fmt: skip
+    for command in (
+        ["work-pool", "create", f"team-{kind}", "--type", kind],
+        ["--no-prompt", "deploy", "--all", "--job-variable", json.dumps(variables)],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *command], cwd=ROOT, env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name("retrain/weekly")
+    assert (found.work_pool_name, found.job_variables) == (f"team-{kind}", variables)
+    assert found.entrypoint == "pipelines/flows/retrain.py:retrain"
+    assert found.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": "/app"}}]
+    assert [schedule.schedule.cron for schedule in found.schedules] == ["0 3 * * 1"]
 
 
 def test_prefect_yaml_names_the_flow() -> None:
