@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import psutil
 import yaml
 
-from lapcvae.io.atomic import read_json, write_json
+from lapcvae.io.atomic import atomic_path, read_json, write_json
 
 _CACHE, _RWLOCK = Path(".dvc/cache/files/md5"), Path(".dvc/tmp/rwlock")
 _SEEN = Path(".cache/retrain/verified.json")
@@ -27,24 +28,29 @@ def remove_damaged(say: Callable[[str], None] = print) -> list[str]:
     """Take cache files that dvc.lock or a .dvc file needs, and whose content is not what their name says, out of the
     cache; returns their digests.
 
-    DVC trusts read-only cache files unread and would put the damage into the work tree. Without the file it makes the
-    result anew, or pulls it. A file is read once, and again only when it has changed.
+    DVC trusts read-only cache files unread and would put the damage into the work tree. Where the work tree has the
+    file whole, the cache gets it from there: DVC makes anew whatever its cache lacks, and that may be days of training.
+    Else DVC makes the result anew, or pulls it. A file is read once, and again only when it has changed.
     """
     seen: dict[str, list[int]] = read_json(_SEEN) if _SEEN.exists() else {}
     kept: dict[str, list[int]] = {}
     damaged: list[str] = []
-    for digest in sorted(_needed()):
+    for digest, places in sorted(_needed().items()):
         path = _place(digest)
         if not path.is_file():
             continue
-        status = path.stat()
-        signature = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        if seen.get(digest) != signature and _md5(path) != digest.removesuffix(".dir"):
+        if seen.get(digest) != _signature(path) and _md5(path) != digest.removesuffix(".dir"):
             path.unlink()
             damaged.append(digest)
-            say(f"cache: {path} was damaged and is removed; what it held is made anew")
-        else:
-            kept[digest] = signature
+            whole = next((place for place in places if place.is_file() and _md5(place) == digest), None)
+            if whole is None:
+                say(f"cache: {path} was damaged and is removed; what it held is made anew")
+                continue
+            with atomic_path(path) as temporary:
+                shutil.copyfile(whole, temporary)
+            path.chmod(0o444)  # as DVC leaves them
+            say(f"cache: {path} was damaged and is put back from {whole}")
+        kept[digest] = _signature(path)
     write_json(_SEEN, kept)
     return damaged
 
@@ -120,27 +126,36 @@ def _is_dvc(pid: int) -> bool:
         return False
 
 
-def _needed() -> set[str]:
-    found: set[str] = set()
+def _needed() -> dict[str, list[Path]]:
+    """Digests that the lock and the notes speak of, and where in the work tree each should be."""
+    found: dict[str, list[Path]] = {}
     for file in (Path("dvc.lock"), *notes()):
         if file.is_file():
-            found |= set(_digests(yaml.safe_load(file.read_text(encoding="utf-8"))))
-    for digest in [digest for digest in found if digest.endswith(".dir")]:
+            for out in _outs(yaml.safe_load(file.read_text(encoding="utf-8"))):
+                found.setdefault(out["md5"], []).append(file.parent / out["path"])
+    for digest, places in [item for item in found.items() if item[0].endswith(".dir")]:
         try:
-            found |= {entry["md5"] for entry in json.loads(_place(digest).read_text(encoding="utf-8"))}
+            entries = [(entry["md5"], entry["relpath"]) for entry in json.loads(_place(digest).read_text("utf-8"))]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not here, or damaged: found out when its own content is read
+        for md5, inside in entries:
+            found.setdefault(md5, []).extend(place / inside for place in places)
     return found
 
 
-def _digests(node: Any) -> Iterator[str]:
-    """md5s of outs, wherever they stand in a lock; deps name the outs of others, or files outside the cache."""
+def _outs(node: Any) -> Iterator[dict[str, str]]:
+    """Outs with an md5, wherever they stand in a lock; deps name the outs of others, or files outside the cache."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key == "outs":
-                yield from (out["md5"] for out in value if isinstance(out, dict) and "md5" in out)
+                yield from (out for out in value if isinstance(out, dict) and "md5" in out)
             elif key != "deps":
-                yield from _digests(value)
+                yield from _outs(value)
+
+
+def _signature(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _place(digest: str) -> Path:

@@ -212,17 +212,44 @@ def test_a_note_of_a_batch_that_was_cut_short_is_set_aside_and_can_be_made_anew(
     assert note.read_text() == whole
 
 
+def _damage(content: str) -> Path:
+    (entry,) = [p for p in Path(".dvc/cache/files/md5").rglob("*") if p.is_file() and p.read_text() == content]
+    entry.chmod(0o644)
+    entry.write_text(content.upper())
+    entry.chmod(0o444)
+    return entry
+
+
 def test_a_damaged_cache_file_is_found_before_it_is_used(project: Path) -> None:
     dvc_runner.run_everything()
     assert dvc_state.remove_damaged() == []
-    (entry,) = [p for p in (project / ".dvc/cache/files/md5").rglob("*") if p.is_file() and p.read_text() == "first"]
-    entry.chmod(0o644)
-    entry.write_text("fxrst")
-    entry.chmod(0o444)
+    entry = _damage("first")
     (project / "first").unlink()
     assert dvc_state.remove_damaged() == [entry.parent.name + entry.name]
-    dvc_runner.run_everything()
+    said: list[str] = []
+    dvc_runner.run_everything(said.append)
+    assert "Running stage 'first':" in said
     assert (project / "first").read_text() == "first"
+
+
+def test_a_damaged_cache_file_that_the_work_tree_has_whole_costs_no_work(project: Path) -> None:
+    dvc_runner.run_everything()
+    entry = _damage("first")
+    assert dvc_state.remove_damaged() == [entry.parent.name + entry.name]
+    assert entry.read_text() == "first"
+    assert entry.stat().st_mode & 0o222 == 0, "DVC takes a cache file that can be written for one it must read"
+    assert dvc_runner.is_up_to_date()
+    assert dvc_state.remove_damaged() == []
+
+
+def test_a_damaged_file_of_a_folder_is_put_back_from_the_work_tree(project: Path) -> None:
+    folder = project / "data/warm_start/champion"
+    (folder / "level1").mkdir(parents=True)
+    (folder / "level1" / "weights").write_text("weights")
+    dvc_runner.add(folder.relative_to(project))
+    entry = _damage("weights")
+    assert dvc_state.remove_damaged() == [entry.parent.name + entry.name]
+    assert entry.read_text() == "weights"
 
 
 def test_two_runs_at_once_are_one(project: Path) -> None:
