@@ -24,6 +24,7 @@ from lapcvae.pyramid.stored import read_pyramid
 from lapcvae.registry import card, gate, history, models, promotion, reference, tracking
 from lapcvae.registry.gate import GateConfig, Verdict
 
+FACES = "faces"  # the picture of every gate in MLflow: under one name, several can be seen side by side
 MANIFEST, PYRAMID, MODELS = Path("data/aligned/manifest.csv"), Path("data/pyramid"), Path("models")
 
 
@@ -166,7 +167,8 @@ def _record(
         for name, result in trials.items():
             run.log(challenger, {f"{name}.{measure}": value for measure, value in result.means().items()})
         for name, picture in pictures.items():
-            run.picture(name, picture)
+            run.picture(FACES, picture)
+            run.tag("rows_of_faces", name.replace("_", " "))
         written = {"card.md": text, "frozen_test.csv": FROZEN.read_text(encoding="utf-8")}
         for name, content in written.items():
             Path(scratch, name).write_text(content, encoding="utf-8")

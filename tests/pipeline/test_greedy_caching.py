@@ -165,7 +165,7 @@ def test_child_has_curves_and_pictures(week: dict[str, Step]) -> None:
     for run in _children(_pipelines()[0]):
         assert {"rate_nats", "distortion_nats", "images_per_second"} <= run.data.metrics.keys()
         assert len(client.get_metric_history(run.info.run_id, "rate_nats")) > 1
-        assert client.list_artifacts(run.info.run_id, "pictures")
+        assert any(file.path.endswith(".png") for file in client.list_artifacts(run.info.run_id))
 
 
 def test_training_again_gives_the_same_bytes(week: dict[str, Step]) -> None:

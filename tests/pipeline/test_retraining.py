@@ -371,8 +371,16 @@ def test_mlflow_shows_champions_over_time_curves_pictures_and_parameters(story: 
     assert {run.data.tags["verdict"] for run in gates} == {"promoted"}
     last = {run.data.params["challenger"]: run.info.run_id for run in gates}
     assert set(last) == {"1", "2", "3"}
-    pictures = [file.path for file in client.list_artifacts(last["2"], "pictures")]
-    assert pictures == ["pictures/photograph_then_champion_then_challenger.png"]
+    for runs in (last.values(), [lineage.trace("lapcvae", version).runs["level1"] for version in last]):
+        # What MLflow's page for comparing runs shows side by side: equal names at the top of each run's artifacts.
+        tops = [{file.path for file in client.list_artifacts(run) if not file.is_dir} for run in runs]
+        assert any(name.endswith(".png") for name in set.intersection(*tops)), tops
+    curves = {run: client.get_metric_history(run, "val_loss_nats") for run in runs}
+    assert len(curves) == 3
+    assert all(len(points) > 1 for run, points in list(curves.items())[1:])
+    asked = [client.get_run(lineage.trace("lapcvae", version).run_id).data.params for version in last]
+    assert [params["levels.1.updates"] for params in asked] == ["3", "60", "70"]
+    assert client.get_run(last["2"]).data.tags["rows_of_faces"] == "photograph then champion then challenger"
     kept = {file.path for file in client.list_artifacts(last["2"], "gate")}
     assert {"gate/card.md", "gate/frozen_test.csv", "gate/0001.json"} <= kept
     assert "# lapcvae, version 2: promoted" in (client.get_model_version("lapcvae", "2").description or "")

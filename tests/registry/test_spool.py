@@ -96,7 +96,7 @@ def test_away_before_amid_and_after(server: Server, capsys: pytest.CaptureFixtur
     assert found.data.tags["data_digest"] == "ab" * 32
     assert client.get_run(found.data.tags["mlflow.parentRunId"]).data.tags["kind"] == "pipeline"
     assert curve(run_id) == [(0, 0.0), (1, 1.0), (2, 2.0)]
-    assert [f.path for f in client.list_artifacts(run_id, "pictures")] == ["pictures/grid.png"]
+    assert [f.path for f in client.list_artifacts(run_id)] == ["grid.png"]
     assert curve(amid.run_id) == [(0, 0.0), (1, 1.0)]
     assert client.get_run(amid.run_id).data.tags["note"] == "kept"
     assert client.get_run(amid.run_id).info.status == "FINISHED"

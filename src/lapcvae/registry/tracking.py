@@ -76,15 +76,18 @@ class Run:
         )
 
     def picture(self, name: str, picture: Path | str | np.ndarray) -> None:
-        """Keep a PNG file, or an array `H W 3` or `H W` (uint8, or float in 0..1), as `pictures/<name>.png`."""
-        file = f"pictures/{name}.png"
+        """Keep a PNG file, or an array `H W 3` or `H W` (uint8, or float in 0..1), as `<name>.png`.
+
+        It lies at the top of the run's artifacts: only what does, under the same name, is what MLflow's page for
+        comparing runs shows side by side.
+        """
         with tempfile.TemporaryDirectory() as scratch:  # MLflow keeps a file under the name it has
-            renamed = Path(scratch, Path(file).name)
+            renamed = Path(scratch, f"{name}.png")
             if isinstance(picture, Path | str):
                 shutil.copyfile(picture, renamed)
             else:
                 _write_png(picture, renamed)
-            self.artifact(renamed, str(Path(file).parent))
+            self.artifact(renamed)
 
     def artifact(self, path: Path | str, folder: str = "") -> None:
         """Keep a copy of a file, or of a whole folder's contents, under `folder` of the run's artifacts."""
