@@ -23,6 +23,8 @@ def lay_out(wanted: bool, tell: Say) -> None:
     training necessary. DVC keeps what is put there, so that results made from it stay repeatable. Where MLflow is away
     it stays as it is.
     """
+    for left in CHAMPION.parent.glob(f".{CHAMPION.name}.*.partial"):  # by a run that was killed
+        shutil.rmtree(left)
     if not wanted and not CHAMPION.exists():
         return
     levels = [stage for stage in dvc_runner.stages() if stage.startswith(LEVELS)]
