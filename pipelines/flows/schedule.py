@@ -44,7 +44,8 @@ def run(port: int) -> None:
         "LAPCVAE_POOL": POOL,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])),
     }
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts jobs in the background with the first one ignored
+        signal.signal(number, _interrupt)
     serve = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     started: list[subprocess.Popen[bytes]] = []
     try:

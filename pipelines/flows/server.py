@@ -62,14 +62,19 @@ def unless_away(wanted: Callable[[], T], instead: Callable[[], T]) -> T:
 def end(flow_run_id: str, state: State[None]) -> bool | None:
     """Give a flow run that the server takes to be going on, and its tasks, this final state; whether it was so.
 
-    False too for a run that the server does not know; None where it is away.
+    A run that was completed while the server was away is taken to have failed, once it is back: Prefect could not say
+    otherwise. That is put right too. False too for a run that the server does not know; None where it is away.
     """
 
     def tell() -> bool:
         with get_client(sync_client=True) as client:
             runs = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)]))
             found = client.read_flow_runs(flow_run_filter=runs)
-            if not found or not found[0].state or found[0].state.is_final():
+            if not found or not found[0].state:
+                return False
+            known = found[0].state
+            misjudged = state.is_completed() and known.type in (StateType.FAILED, StateType.CRASHED)
+            if known.is_final() and not misjudged:
                 return False
             for task in client.read_task_runs(flow_run_filter=runs, task_run_filter=_GOING_ON):
                 client.set_task_run_state(task.id, Crashed(message="its flow run is gone"), force=True)

@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.settings import get_current_settings
-from prefect.states import Pending, Running, Scheduled
+from prefect.states import Cancelled, Failed, Pending, Running, Scheduled, State
 
 from lapcvae.errors import PipelineError
 from lapcvae.io.atomic import read_json, write_json
@@ -81,10 +81,12 @@ def test_a_run_started_by_hand_cancels_nothing(prefect_server: None) -> None:
     assert server.cancel_missed(str(run.id)) == 0
 
 
-def _noted(status: str = "", error: str = "", process: str = "1@1.0") -> UUID:
-    """A run that the server takes to be going on, and the note of it."""
+def _noted(status: str = "", error: str = "", process: str = "1@1.0", known: State[None] | None = None) -> UUID:
+    """A run that the server takes to be going on, or to be `known`, and the note of it."""
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(nothing, state=Running()).id
+        if known is not None:
+            client.set_flow_run_state(run, known, force=True)
     write_json(unended.NOTES / f"{run}.json", {"process": process, "status": status, "error": error})
     return run
 
@@ -96,12 +98,15 @@ def test_runs_that_ended_unseen_are_marked_as_what_they_are(
     killed, done, failed, alive = (
         _noted(), _noted(status="promoted"), _noted(error="the disk is full"), _noted(process=own_name())
     )  # fmt: skip
+    misjudged = _noted(status="promoted", known=Failed(message="Connection refused"))
+    called_off = _noted(status="promoted", known=Cancelled(message="by hand"))
     write_json(
         unended.NOTES / "00000000-0000-4000-8000-000000000000.json", {"process": "1@1.0", "status": "", "error": ""}
     )
-    assert unended.settle(str(killed), "gate") == 3
-    assert [_state(run) for run in (killed, done, failed, alive)] == [
-        StateType.CRASHED, StateType.COMPLETED, StateType.FAILED, StateType.RUNNING
+    assert unended.settle(str(killed), "gate") == 4
+    assert [_state(run) for run in (killed, done, failed, alive, misjudged, called_off)] == [
+        StateType.CRASHED, StateType.COMPLETED, StateType.FAILED, StateType.RUNNING, StateType.COMPLETED,
+        StateType.CANCELLED,
     ]  # fmt: skip
     assert "killed in phase `gate`" in _message(killed)
     assert "promoted; this server was away" in _message(done)

@@ -53,7 +53,7 @@ class Schedule:
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
-        """Come up, and be ready for runs."""
+        """Come up, and be ready for runs. As a shell starts jobs in the background: with SIGINT ignored."""
         dropped = ("PREFECT_API_URL", "DVC_ROOT", "LAPCVAE_RUNNER", "LAPCVAE_PIPELINE_RUN", "MLFLOW_TRACKING_URI")
         environment = {name: value for name, value in os.environ.items() if name not in dropped}
         environment |= {
@@ -65,10 +65,14 @@ class Schedule:
         log = self.folder.parent / "schedule.log"
         said = log.stat().st_size if log.exists() else 0
         with log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.flows.schedule", "--port", str(self.port)],
-                cwd=self.folder, env=environment, stdout=stream, stderr=stream, start_new_session=True,
-            )  # fmt: skip
+            heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "pipelines.flows.schedule", "--port", str(self.port)],
+                    cwd=self.folder, env=environment, stdout=stream, stderr=stream, start_new_session=True,
+                )  # fmt: skip
+            finally:
+                signal.signal(signal.SIGINT, heard)
         self.until(lambda: b"schedule: on" in log.read_bytes()[said:], "the schedule is on")
 
     def stop(self) -> None:
