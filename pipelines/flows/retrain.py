@@ -50,7 +50,7 @@ def retrain(retries: int = RETRIES, retry_delay_s: float = RETRY_DELAY_S) -> str
         if held.died:
             log.info("an earlier run died in phase `%s`; this one finishes its work", died["phase"])
         if told := unended.settle(died["name"], died["phase"]):
-            log.info("Prefect took %d runs that had ended to be going on; now it knows", told)
+            log.info("Prefect did not know how %d runs had ended; now it does", told)
         late = server.cancel_missed(name)
         if late:
             log.info("%d runs that were missed are caught up by this one", late)
