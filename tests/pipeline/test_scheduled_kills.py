@@ -96,7 +96,7 @@ class Schedule:
 
         def not_busy() -> bool:
             method = "GET" if body is None else "POST"
-            answers.append(httpx.request(method, address, json=body, trust_env=False))
+            answers.append(httpx.request(method, address, json=body, trust_env=False, timeout=60))
             return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
 
         self.until(not_busy, "Prefect's server answers")
