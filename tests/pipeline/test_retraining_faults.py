@@ -43,7 +43,7 @@ def _step(**extra: Any) -> Step:
     now = promotion.standing("lapcvae")
     return Step(
         json.loads(Path("reports/retraining.json").read_text()), now.champion, now.current,
-        sha256_file(contest.MANIFEST), [path.name for path in batches()],
+        sha256_file(contest.MANIFEST) if contest.MANIFEST.exists() else "", [path.name for path in batches()],
         {folder.name: sha256_file(folder / "weights.safetensors") for folder in contest.level_folders()}, extra,
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def retrain_without_space() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    with pytest.raises(PipelineError, match=r"could not write .*align"):
+    with pytest.raises(PipelineError, match=r"align: error: .* could not be written"):
         retrain("no space", limited)
 
 

@@ -159,7 +159,7 @@ def _on_axes(reference: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _column(name: str, old: np.ndarray, new: np.ndarray) -> ColumnDrift:
     ks, p_value = kolmogorov_smirnov(old, new)
-    means = (round(float(values.mean()), 9) for values in (old, new))  # of centred features, 1e-17 is 0
+    means = (round(float(values.mean()), 9) + 0.0 for values in (old, new))  # of centred features, -1e-17 is 0
     return ColumnDrift(name, psi(old, new), ks, p_value, *means)
 
 
