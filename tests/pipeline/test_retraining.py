@@ -61,7 +61,7 @@ def flow(project: Path, **extra: Any) -> Week:
     """The flow in a process of its own, as the schedule runs it; here without Prefect's server, which is away."""
     start = time.monotonic()
     done = _flow(project)
-    said, errors = done.communicate(timeout=500)
+    said, errors = done.communicate(timeout=1500)
     assert done.returncode == 0, said + errors
     return _week(time.monotonic() - start, extra | {"said": said})
 
@@ -98,7 +98,7 @@ def _flow_losing_its_server(project: Path) -> Week:
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-    said, errors = done.communicate(timeout=400)
+    said, errors = done.communicate(timeout=1500)
     return _week(time.monotonic() - start, {"said": said, "errors": errors, "code": done.returncode})
 
 
@@ -140,7 +140,7 @@ def _killed(project: Path, point: str) -> Killed:
     command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), point]
     done = subprocess.run(
         command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        timeout=300,
+        timeout=900,
     )  # fmt: skip
     until = time.monotonic() + 60
     while (left := _processes_in(project)) and time.monotonic() < until:

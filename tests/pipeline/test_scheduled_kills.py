@@ -82,7 +82,7 @@ class Schedule:
 
     def until(self, holds: Callable[[], object], what: str) -> None:
         """Wait for something."""
-        end = time.monotonic() + 150
+        end = time.monotonic() + 400
         while not holds():
             assert time.monotonic() < end, (
                 f"not so: {what}\n{(self.folder.parent / 'schedule.log').read_text()[-6000:]}"
