@@ -47,7 +47,7 @@ def retrain(run_stage: RunStage, say: Say = print) -> Outcome:
         _retrain(config, outcome, run_stage, tell)
     except Exception as error:
         outcome.status = "failed"
-        tell(f"failed in phase `{journal.phase()}`: {error or type(error).__name__}")
+        tell(f"failed in phase `{journal.phase()}`: {str(error) or type(error).__name__}")
         with contextlib.suppress(OSError, LapcvaeError):  # a full disk: the error itself must be heard
             _put_on_record(outcome)
         raise
