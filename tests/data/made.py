@@ -7,8 +7,10 @@ import struct
 import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 OK = ""
 
@@ -22,10 +24,31 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def with_exif(image: Image.Image, orientation: int, note: str = "") -> bytes:
     """A JPEG whose EXIF says how it is turned, with a note of any length."""
+    return encode(image, "JPEG", quality=95, exif=_exif(orientation, note))
+
+
+def _exif(orientation: int, note: str) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010E] = note
-    return encode(image, "JPEG", quality=95, exif=exif.tobytes())
+    return exif.tobytes()
+
+
+def _note(text: str) -> PngInfo:
+    info = PngInfo()
+    info.add_text("Comment", text, zip=True)
+    return info
+
+
+def deep(image: Image.Image, kind: str) -> bytes:
+    """`image` with 16 bits a channel, which Pillow cannot write."""
+    wide = (np.asarray(image)[..., ::-1].astype(np.uint16) << 8) + 7
+    return cv2.imencode(f".{kind}", wide)[1].tobytes()
+
+
+def cut_and_closed(face: bytes) -> bytes:
+    """A JPEG that lost its second half and was given an end mark: what is left decodes, the rest is grey."""
+    return face[: len(face) // 2] + b"\xff\xd9"
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -76,17 +99,26 @@ def readable(face: bytes) -> dict[str, bytes]:
         "grey16.png": encode(Image.fromarray(wide)),
         "grey16.tif": encode(Image.fromarray(wide), "TIFF"),
         "grey_alpha.png": encode(clear.convert("LA")),
+        "colour16.png": deep(image, "png"),
+        "colour16.tif": deep(image, "tif"),
         "palette.png": encode(image.quantize(256)),
         "palette.gif": encode(image, "GIF"),
+        "palette_clear.png": encode(image.quantize(255), transparency=255),
         "alpha.png": encode(clear),
         "cmyk.jpg": encode(image.convert("CMYK"), "JPEG", quality=95),
         "cmyk.tif": encode(image.convert("CMYK"), "TIFF"),
         "ycbcr.tif": encode(image.convert("YCbCr"), "TIFF"),
+        "rgb_inside.jpg": encode(image, "JPEG", quality=95, keep_rgb=True),
         "progressive.jpg": encode(image, "JPEG", progressive=True, quality=95),
         "animated.gif": encode(image, "GIF", save_all=True, append_images=[image.rotate(90)] * 3),
         "animated.webp": encode(image, "WEBP", save_all=True, append_images=[image.rotate(90)] * 3),
+        "animated.png": encode(image, save_all=True, append_images=[image.rotate(90)] * 3),
+        "two_images.mpo": encode(image, "MPO", save_all=True, append_images=[image.rotate(90)], quality=95),
         "pages.tif": encode(image, "TIFF", save_all=True, append_images=[image.rotate(90)] * 3),
         "huge_exif.jpg": with_exif(image, 1, "x" * 60_000),
+        "huge_exif.png": encode(image, exif=_exif(1, "x" * 3_000_000)),
+        "huge_exif.webp": encode(image, "WEBP", exif=_exif(1, "x" * 3_000_000)),
+        "huge_note.png": encode(image, pnginfo=_note("x" * 3_000_000)),
         "large.jpg": encode(big, "JPEG"),
         "trailing.jpg": face + b"\0" * 5000,
         "icc.jpg": encode(image, "JPEG", icc_profile=b"not a profile", quality=95),
@@ -110,6 +142,7 @@ def unreadable(face: bytes) -> dict[str, tuple[bytes, str]]:
         "truncated.png": (png[: len(png) // 2], "truncated"),
         "only_a_header.jpg": (face[:20], "not_an_image"),
         "bit_flipped.png": (bytes(flipped), "undecodable"),
+        "cut_and_closed.jpg": (cut_and_closed(face), "undecodable"),
         "html.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "not_an_image"),
         "text.jpg": (b"not a photograph\n" * 100, "not_an_image"),
         "random.jpg": (noise.bytes(5000), "not_an_image"),
@@ -121,6 +154,7 @@ def unreadable(face: bytes) -> dict[str, tuple[bytes, str]]:
         "tiny.png": (encode(image.resize((20, 20))), "too_small"),
         "wide.png": (encode(Image.new("RGB", (4000, 40))), "extreme_aspect"),
         "tall.png": (encode(Image.new("RGB", (40, 4000))), "extreme_aspect"),
+        "lab.tif": (encode(image.convert("LAB"), "TIFF"), "unsupported_mode"),
         "float.tif": (encode(Image.fromarray(floats), "TIFF"), "unsupported_mode"),
     }
 

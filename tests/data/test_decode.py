@@ -51,6 +51,34 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_decoding(face: bytes) ->
         decode(bomb, CONFIG)
 
 
+def test_damage_inside_a_jpeg_is_seen_where_its_decoder_stumbles(face: bytes) -> None:
+    # Most flips leave a JPEG that reads: it has no checksum. One that makes a marker of data ends them too early.
+    places = range(1000, len(face) - 10, 97)
+    refused = 0
+    for place in places:
+        data = bytearray(face)
+        data[place : place + 2] = b"\xff\x07"
+        try:
+            decode(bytes(data), CONFIG)
+        except Unreadable as problem:
+            assert problem.reason == "undecodable"
+            refused += 1
+    assert refused == len(places)
+
+
+def test_bytes_too_many_cost_no_photograph(face: bytes) -> None:
+    stuffed = face[:-2] + bytes(7) + face[-2:]  # "extraneous bytes before marker 0xd9": cameras write such files
+    assert np.array_equal(decode(stuffed, CONFIG), decode(face, CONFIG))
+
+
+def test_one_bit_is_black_and_white(face: bytes) -> None:
+    image = Image.open(io.BytesIO(face)).convert("1")
+    for data in (made.encode(image), made.encode(image, "TIFF", compression="group4"), made.encode(image, "BMP")):
+        pixels = decode(data, CONFIG)
+        assert np.array_equal(pixels[..., 0] > 0, np.asarray(image))
+        assert set(np.unique(pixels)) == {0, 255}
+
+
 def test_no_bytes_are_refused() -> None:
     with pytest.raises(Unreadable, match="empty"):
         decode(b"", CONFIG)

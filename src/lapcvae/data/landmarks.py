@@ -29,7 +29,7 @@ _HASH_SIDE = 16
 _CHUNK = 16  # photographs a task: small enough to keep all cores busy to the end
 _KEPT = 64  # results put into the cache at a time
 _BATCH = 2048  # photographs looked up and written at a time
-_FORMAT = "3"  # part of the cache key; raise it when `Sight` or how it is made changes
+_FORMAT = "4"  # part of the cache key; raise it when `Sight` or how it is made changes
 
 
 @dataclass(frozen=True)

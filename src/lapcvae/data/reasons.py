@@ -16,7 +16,7 @@ REASONS: dict[str, str] = {
     "too_small": "a side shorter than `decode.min_side_px`",
     "extreme_aspect": "longer against shorter side above `decode.max_aspect`",
     "truncated": "the image data end too early",
-    "undecodable": "an image whose data its decoder refuses",
+    "undecodable": "an image whose data its decoder refuses or finds damaged",
     "unsupported_mode": "an image of a kind of pixels that has no plain reading as 8-bit RGB (floating point, LAB)",
     "crashed": "the decoder or detector ended its process on this file alone",
     # Refused by what is seen in it.
