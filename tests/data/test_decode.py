@@ -53,17 +53,11 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_decoding(face: bytes) ->
 
 def test_damage_inside_a_jpeg_is_seen_where_its_decoder_stumbles(face: bytes) -> None:
     # Most flips leave a JPEG that reads: it has no checksum. One that makes a marker of data ends them too early.
-    places = range(1000, len(face) - 10, 97)
-    refused = 0
-    for place in places:
+    for place in range(1000, len(face) - 10, 97):
         data = bytearray(face)
         data[place : place + 2] = b"\xff\x07"
-        try:
+        with pytest.raises(Unreadable, match="undecodable"):
             decode(bytes(data), CONFIG)
-        except Unreadable as problem:
-            assert problem.reason == "undecodable"
-            refused += 1
-    assert refused == len(places)
 
 
 def test_bytes_too_many_cost_no_photograph(face: bytes) -> None:
