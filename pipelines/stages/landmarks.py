@@ -1,4 +1,4 @@
-"""landmarks: data/raw -> data/landmarks/landmarks.csv, what each distinct photograph shows (size, hashes, faces)."""
+"""landmarks: data/raw -> data/landmarks/landmarks.csv, what each photograph shows (size, hashes, faces)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def work() -> str:
         detector=load(DetectorConfig, "detector"),
         executor=load(ExecutorConfig, "executor"),
     )
-    return f"{total} distinct photographs, {new} newly looked at, {total - new} from the cache"
+    return f"{total} photographs, {new} newly looked at, {total - new} from the cache"
 
 
 if __name__ == "__main__":

@@ -190,26 +190,15 @@ def _judged(inputs: AlignInputs, config: AlignConfig, split: SplitConfig) -> Ite
 
 
 def _seen(inputs: AlignInputs) -> Iterator[tuple[Entry, Sight | None]]:
-    """Each entry of the index with what it shows, None if the source refused it; only repeated files are held."""
-    known: set[bytes] = set()
-    repeated: set[str] = set()
-    for entry in read_index(inputs.raw):
-        key = bytes.fromhex(entry.sha256)[:16]
-        if key in known and not entry.reason:
-            repeated.add(entry.sha256)
-        known.add(key)
-    del known
-    held: dict[str, Sight] = {}
+    """Each entry of the index with what it shows, None if the source refused it."""
     sights = read_sights(inputs.landmarks)
     for entry in read_index(inputs.raw):
         if entry.reason:
             yield entry, None
             continue
-        sight = held.get(entry.sha256) or next(sights, None)
+        sight = next(sights, None)
         if sight is None or sight.sha256 != entry.sha256:
             raise DataError(f"{inputs.landmarks}: is not of {inputs.raw} ({entry.name}); run `dvc repro landmarks`")
-        if entry.sha256 in repeated:
-            held[entry.sha256] = sight
         yield entry, sight
 
 

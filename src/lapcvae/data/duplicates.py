@@ -61,12 +61,11 @@ def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for band in range(_BANDS):
         keys = bands[:, band]
         order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
+        counts_of = np.bincount(keys, minlength=1 << 16)  # looked up by key: a search would cost ten times as much
+        start_of = np.cumsum(counts_of) - counts_of
         for flip in (0, *(1 << bit for bit in range(16))):
             wanted = keys ^ np.uint16(flip)
-            start = np.searchsorted(ordered, wanted, "left")
-            counts = np.searchsorted(ordered, wanted, "right") - start
-            yield from _expand(order, start, counts)
+            yield from _expand(order, start_of[wanted], counts_of[wanted])
 
 
 def _expand(order: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -34,6 +34,8 @@ class AlignConfig:
 def choose(sight: Sight, config: AlignConfig) -> Face | None:
     """The face that a photograph is of: among those sure enough, and large enough if any is, the most central."""
     sure = [f for f in sight.faces if f.score >= config.min_score]
+    if len(sure) == 1:  # as a rule
+        return sure[0]
     large = [f for f in sure if eye_distance(f) >= config.min_eye_distance_px]
     return min(large or sure, key=lambda f: (_from_middle(f, sight), -f.score), default=None)
 

@@ -1,4 +1,4 @@
-"""The `landmarks` stage's work: what each distinct photograph shows, worked out once by content and kept."""
+"""The `landmarks` stage's work: what each photograph shows, worked out once by content and kept."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Photographs that are known or being looked at: the key of each, and the sights to come."""
+    """Photographs that are known or being looked at: each with its key, and the sights to come of the `missing`."""
 
-    keys: dict[str, bytes]
+    keyed: list[tuple[Entry, bytes]]
     known: dict[bytes, bytes]
-    missing: int
+    missing: list[bytes]
     coming: Iterator[Sight]
 
 
@@ -100,11 +100,10 @@ def _crashed(task: _Task) -> Sight:
 def find_landmarks(
     raw: Path, out: Path, cache: Path, decode_config: DecodeConfig, detector: DetectorConfig, executor: ExecutorConfig
 ) -> tuple[int, int]:
-    """Write `out` (see `data.sight`) for every distinct photograph in `raw`; returns how many, how many new."""
+    """Write `out` (see `data.sight`), a row for every photograph in `raw`; returns how many, how many looked at now."""
     version = f"{_FORMAT}|{decode_config}|{detector.version}"
     counts: Counter[str] = Counter()
-    seen: set[bytes] = set()
-    entries = (e for e in read_index(raw) if not e.reason and _first(bytes.fromhex(e.sha256)[:16], seen))
+    under_way: set[bytes] = set()
     with (
         ContentCache(cache) as kept,
         atomic_path(out) as temporary,
@@ -116,29 +115,30 @@ def find_landmarks(
         rows.writerow(COLUMNS)
 
         def begin(batch: list[Entry]) -> _Batch:
-            keys = {e.sha256: key_of(version, e.sha256, e.points) for e in batch}
-            known = kept.get(list(keys.values()))
-            missing = [_Task(raw.resolve(), e, decode_config, detector) for e in batch if keys[e.sha256] not in known]
+            keyed = [(e, key_of(version, e.sha256, e.points)) for e in batch]
+            entries = {key: e for e, key in keyed}
+            known = kept.get(list(entries))
+            missing = [key for key in entries if key not in known and key not in under_way]
+            under_way.update(missing)
             counts.update(total=len(batch), new=len(missing))
-            return _Batch(keys, known, len(missing), workers.run(_look_at, missing, _CHUNK, _crashed))
+            tasks = [_Task(raw.resolve(), entries[key], decode_config, detector) for key in missing]
+            return _Batch(keyed, known, missing, workers.run(_look_at, tasks, _CHUNK, _crashed))
 
         def finish(batch: _Batch) -> None:
-            bar.update(len(batch.keys) - batch.missing)
             known = batch.known
-            while some := list(itertools.islice(batch.coming, _KEPT)):
-                fresh = {batch.keys[s.sha256]: pack(s) for s in some}
+            for keys in batched(batch.missing, _KEPT):
+                some = list(zip(keys, itertools.islice(batch.coming, len(keys)), strict=True))
+                fresh = {key: pack(sight) for key, sight in some}
                 # Soon, so that an interrupted run keeps what it has seen.
-                kept.put((batch.keys[s.sha256], fresh[batch.keys[s.sha256]]) for s in some if s.reason != "crashed")
+                kept.put((key, fresh[key]) for key, sight in some if sight.reason != "crashed")
                 known |= fresh
                 bar.update(len(some))
-            rows.writerows(csv_row(unpack(known[key])) for key in batch.keys.values())
+            under_way.difference_update(batch.missing)
+            # The same file again was under way in the batch before, and is known by now unless it crashed.
+            known |= kept.get([key for _, key in batch.keyed if key not in known])
+            for entry, key in batch.keyed:
+                rows.writerow(csv_row(unpack(known[key]) if key in known else Sight(entry.sha256, "crashed")))
+            bar.update(len(batch.keyed) - len(batch.missing))
 
-        one_ahead(batched(entries, _BATCH), begin, finish)
+        one_ahead(batched((e for e in read_index(raw) if not e.reason), _BATCH), begin, finish)
     return counts["total"], counts["new"]
-
-
-def _first(key: bytes, seen: set[bytes]) -> bool:
-    if key in seen:
-        return False
-    seen.add(key)
-    return True

@@ -78,9 +78,9 @@ def measure(face: np.ndarray) -> Look:
     """Measure an aligned face, uint8 (size, size, 3)."""
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     mean, spread = cv2.meanStdDev(grey)
-    _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
+    _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
     black = 0.0
     if cv2.minMaxLoc(grey)[0] <= _BLACK:  # seldom: where all channels are black, so is the grey
         black = cv2.countNonZero(cv2.inRange(face, (0, 0, 0), (_BLACK, _BLACK, _BLACK))) / grey.size
-    values = (mean[0, 0], spread[0, 0], edges[0, 0] ** 2, black)
-    return Look(*(round(float(v), 4) for v in values))
+    deviation = edges.item()
+    return Look(round(mean.item(), 4), round(spread.item(), 4), round(deviation * deviation, 4), round(black, 4))
