@@ -113,4 +113,17 @@ def test_a_cut_photograph_is_refused(face: bytes, share: float) -> None:
 
 def test_decoding_again_gives_the_same_pixels(faces: dict[str, bytes]) -> None:
     for data in [*faces.values(), *made.readable(next(iter(faces.values()))).values()]:
-        assert np.array_equal(decode(data, CONFIG), decode_again(data, CONFIG))
+        pixels, factor = decode_again(data, CONFIG)
+        assert factor == 1
+        assert np.array_equal(decode(data, CONFIG), pixels)
+
+
+@pytest.mark.parametrize("most", [1.9, 2.0, 3.9, 5.0, 100.0])
+def test_decoding_again_at_a_reduced_size(face: bytes, most: float) -> None:
+    pixels, factor = decode_again(face, CONFIG, most)
+    assert factor == next(f for f in (8, 4, 2, 1) if f <= most)
+    assert pixels.shape == (-(-250 // factor), -(-250 // factor), 3)
+    whole = decode(face, CONFIG)[: 250 // factor * factor, : 250 // factor * factor].astype(float)
+    side = 250 // factor
+    means = whole.reshape(side, factor, side, factor, 3).mean((1, 3))
+    assert np.abs(pixels[:side, :side] - means).mean() < 3

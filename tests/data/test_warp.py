@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from lapcvae.data.decode import DecodeConfig, decode
 from lapcvae.data.template import POINTS, residual, rotation_deg, similarity, to_crop
-from lapcvae.data.warp import border_share, measure, warp
+from lapcvae.data.warp import border_share, cut, measure, warp
+from tests.data.made import encode
+
+DECODING = DecodeConfig(max_pixels=50_000_000, min_side_px=32, max_aspect=8.0)
 
 
 def turned(angle_deg: float, scale: float, shift: tuple[float, float]) -> np.ndarray:
@@ -81,6 +88,18 @@ def test_fine_stripes_do_not_alias() -> None:
     face = warp(image, matrix, 64)
     assert face.std() < 3
     assert abs(face.mean() - 127.5) < 3
+
+
+@pytest.mark.parametrize("scale", [3.0, 6.5, 14.0, 30.0])
+def test_a_large_photograph_is_decoded_at_a_reduced_size_and_gives_the_same_face(
+    faces: dict[str, bytes], scale: float
+) -> None:
+    image = Image.open(io.BytesIO(next(iter(faces.values())))).convert("RGB")
+    side = round(160 * scale)
+    large = encode(image.resize((side, side), Image.Resampling.BICUBIC), "JPEG", quality=95)
+    matrix = turned(4, 160 / side, (10, 30))
+    small = cut(large, matrix, 64, DECODING).astype(float)
+    assert np.abs(small - warp(decode(large, DECODING), matrix, 64)).mean() < 1
 
 
 def test_the_middle_of_the_protocol_is_cut() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lapcvae.data.ahead import batched, one_ahead
-from lapcvae.data.decode import DecodeConfig, decode_again
+from lapcvae.data.decode import DecodeConfig
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.judge import AlignConfig, judge, reject
@@ -22,7 +22,7 @@ from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.row_spool import RowSpool
 from lapcvae.data.sight import Sight, read_sights
 from lapcvae.data.split import SPLITS, SplitConfig, split_of
-from lapcvae.data.warp import measure, warp
+from lapcvae.data.warp import cut, measure
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.cache import ContentCache, key_of
@@ -30,7 +30,7 @@ from lapcvae.io.progress import progress
 
 _CHUNK = 64  # photographs a task
 _BATCH = 1024  # photographs looked up and written at a time
-_FORMAT = "4"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
+_FORMAT = "5"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
 _OUTCOMES = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
@@ -204,8 +204,8 @@ def _seen(inputs: AlignInputs) -> Iterator[tuple[Entry, Sight | None]]:
 
 def _align_one(place: _Place, task: _Task) -> bytes:
     shard, offset, size, packed = task
-    image = decode_again(read_photograph(place.raw, shard, offset, size), place.decode)
-    face = warp(image, np.frombuffer(packed).reshape(2, 3), place.size)
+    data = read_photograph(place.raw, shard, offset, size)
+    face = cut(data, np.frombuffer(packed).reshape(2, 3), place.size, place.decode)
     pixels = face.tobytes()
     return _LOOK.pack(*measure(face), hashlib.sha256(pixels).digest()) + pixels
 

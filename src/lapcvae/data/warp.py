@@ -8,11 +8,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from lapcvae.data.decode import DecodeConfig, decode_again
 from lapcvae.data.template import to_crop
 
 _BLACK = 3  # grey values up to this count as black: JPEG noise on the wedges of rotated photographs
 _COARSER = 0.35  # sampling so much coarser than the photograph is still without alias, bilinear weights being 2 wide
 _MOST_SAMPLES = 8  # a side of an output pixel; larger reductions shrink the photograph first
+_LEFT_TO_WARP = 2.0  # reduction that a decoding at reduced size must leave; with less left it would soften the face
 
 
 class Look(NamedTuple):
@@ -24,6 +26,15 @@ class Look(NamedTuple):
     black_share: float  # of the crop's pixels that are black in all channels, 0 to 1
 
 
+def cut(data: bytes, matrix: np.ndarray, size: int, config: DecodeConfig) -> np.ndarray:
+    """The face in a photograph's bytes, which have been decoded before: uint8 (size, size, 3). See `warp`.
+
+    Raises `Unreadable`.
+    """
+    image, factor = decode_again(data, config, _reduction(to_crop(matrix, size)) / _LEFT_TO_WARP)
+    return warp(image, matrix if factor == 1 else _of_reduced(matrix, np.array([factor, factor])), size)
+
+
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """The centre crop of the template, uint8 (size, size, 3), of an RGB uint8 (H, W, 3) image.
 
@@ -32,10 +43,10 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     alias that can be seen.
     """
     crop = to_crop(matrix, size)
-    reduction = 1 / math.hypot(crop[0, 0], crop[1, 0])  # source pixels a pixel of the result
+    reduction = _reduction(crop)
     if reduction > _MOST_SAMPLES:
         image, crop = _shrink(image, crop, reduction / _MOST_SAMPLES * 2)
-        reduction = 1 / math.hypot(crop[0, 0], crop[1, 0])
+        reduction = _reduction(crop)
     samples = max(1, math.ceil(reduction - _COARSER))
     fine = samples * crop
     fine[:, 2] += (samples - 1) / 2
@@ -44,14 +55,24 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     return sampled if samples == 1 else cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
 
 
+def _reduction(crop: np.ndarray) -> float:
+    """Source pixels a pixel of the result."""
+    return 1 / math.hypot(crop[0, 0], crop[1, 0])
+
+
 def _shrink(image: np.ndarray, crop: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
     height, width = image.shape[:2]
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
-    gain = np.array([width / small[0], height / small[1]])
-    matrix = crop.copy()
-    matrix[:, 2] += crop[:, :2] @ (gain / 2 - 0.5)
-    matrix[:, :2] *= gain
-    return cv2.resize(image, small, interpolation=cv2.INTER_AREA), matrix
+    reduced = _of_reduced(crop, np.array([width / small[0], height / small[1]]))
+    return cv2.resize(image, small, interpolation=cv2.INTER_AREA), reduced
+
+
+def _of_reduced(matrix: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """`matrix` (2, 3) for a photograph of which each pixel stands for `factors` (x, y) of its own."""
+    reduced = matrix.copy()
+    reduced[:, 2] += matrix[:, :2] @ (factors / 2 - 0.5)
+    reduced[:, :2] *= factors
+    return reduced
 
 
 def border_share(matrices: np.ndarray, frames: np.ndarray, size: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from lapcvae.data.landmarks import look
 from lapcvae.data.manifest import Row
 from lapcvae.data.reasons import REASONS
 from lapcvae.data.template import CROP_LEFT, CROP_SIDE, CROP_TOP, HEIGHT_PX, WIDTH_PX
-from lapcvae.data.warp import warp
+from lapcvae.data.warp import cut
 from lapcvae.errors import SourceError
 
 
@@ -43,7 +43,7 @@ def open_face(path: Path, side: int, params: Path = PARAMS_FILE, aligned: bool =
             f"{path}: {row.reason}: {REASONS[row.reason]}. Choose another photograph, or, where it is an aligned face "
             "already, say so with --aligned"
         )
-    return _tensor(warp(_decoded(path, data, decoding), matrix, side))
+    return _tensor(cut(data, matrix, side, decoding))
 
 
 def open_picture(path: Path, params: Path = PARAMS_FILE) -> Tensor:
