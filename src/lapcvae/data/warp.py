@@ -14,7 +14,7 @@ from lapcvae.data.template import to_crop
 _BLACK = 3  # grey values up to this count as black: JPEG noise on the wedges of rotated photographs
 _COARSER = 0.35  # sampling so much coarser than the photograph is still without alias, bilinear weights being 2 wide
 _MOST_SAMPLES = 8  # a side of an output pixel; larger reductions shrink the photograph first
-_LEFT_TO_WARP = 2.0  # reduction that a decoding at reduced size must leave; with less left it would soften the face
+_LEFT_TO_WARP = 2.25  # reduction that a decoding at reduced size must leave; with less left it would soften the face
 
 
 class Look(NamedTuple):
