@@ -1,19 +1,21 @@
 """How fast the data stages are, beside what the bare libraries do on the same cores.
 
-    python -m bench.data_speed detect   [--count 1000]    landmarks against the detector alone
-    python -m bench.data_speed align    [--count 12000] [--side 250]   decode and align against OpenCV alone
+    python -m bench.data_speed detect   [--count 4000]    landmarks against the detector alone
+    python -m bench.data_speed align    [--count 30000] [--side 250]   decode and align against OpenCV alone
     python -m bench.data_speed added    [--count 12000]   100 photographs added to many, against 100 alone
     python -m bench.data_speed memory   [--count 100000]  peak memory of each stage, all processes together
 
-Each prints one JSON object. Wall-clock shares mean something only on a machine that does nothing else; shares of
-processor time ("cpu") can be compared on a busy one too.
+    --folder F   photographs and what is made of them stay there, and are used again by the next benchmark
+
+Wall-clock shares mean something only on a machine that does nothing else; shares of processor time ("cpu") can be
+compared on a busy one too. The bare work is done in a loop in one process, its photographs already in memory; a
+stage's figures are of its whole command: start, reading, hashing, cache, manifest and the flushed outputs included.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import multiprocessing
 import os
 import resource
@@ -31,6 +33,7 @@ import numpy as np
 import psutil
 import yaml
 
+from bench import results
 from bench.photographs import SIDE, pack, variants
 from lapcvae.config import load
 from lapcvae.data.decode import DecodeConfig, decode
@@ -73,12 +76,21 @@ def resident(parent: psutil.Process) -> int:
 
 def project(folder: Path) -> Path:
     """A folder with the project's parameters and no limits on how alike photographs are."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     params = yaml.safe_load((TOP / "params.yaml").read_text())
     params["source"]["kind"] = "folder"
     params["validate"]["totals"] = {"accepted": {"low": 1, "high": 10**9}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
+
+
+def packed(folder: Path, count: int, points: dict[str, str] | None = None, side: int = SIDE) -> Path:
+    """A project of `count` packed photographs, those of an earlier benchmark if they are there; no cache is."""
+    work = project(folder / f"{side}px-{count}{'' if points else '-unknown'}")
+    if not (work / "data/raw/index.csv").is_file():
+        pack(work / "data/raw", count, points, side)
+    shutil.rmtree(work / ".cache", ignore_errors=True)
+    return work
 
 
 def rate(work: Callable[[bytes], Any], photographs: list[bytes]) -> tuple[float, float]:
@@ -132,8 +144,7 @@ def compared(
 def detect_speed(count: int, folder: Path) -> dict[str, Any]:
     """The landmarks stage against one process that does nothing but look for faces in decoded photographs."""
     cv2.setNumThreads(1)
-    work = project(folder / "p")
-    pack(work / "data/raw", count)
+    work = packed(folder, count)
     decoding, detector = load(DecodeConfig, "decode"), load(DetectorConfig, "detector")
     images = [decode(data, decoding) for _, _, data in variants(100)]
     used = stage(work, "landmarks")
@@ -143,9 +154,7 @@ def detect_speed(count: int, folder: Path) -> dict[str, Any]:
 def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
     """The align stage against one process that decodes with OpenCV and warps."""
     cv2.setNumThreads(1)
-    work = project(folder / "p")
-    points = known_points(folder)
-    pack(work / "data/raw", count, points, side)
+    work = packed(folder, count, known_points(folder), side)
     stage(work, "landmarks")
     entries = [e for e in read_index(work / "data/raw") if e.points][:1000]
     photographs = [(read_photograph(work / "data/raw", e.shard, e.offset, e.bytes), e.points) for e in entries]
@@ -163,9 +172,9 @@ def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
 
 def known_points(folder: Path) -> dict[str, str]:
     """The five points of each of the sample's people, found once."""
-    work = project(folder / "points")
-    pack(work / "data/raw", 1000)
-    stage(work, "landmarks")
+    work = packed(folder, 1000)
+    if not (work / "data/landmarks/landmarks.csv").is_file():
+        stage(work, "landmarks")
     sights = read_sights(work / "data/landmarks/landmarks.csv")
     people = [person for _, person, _ in variants(1000)]
     found = {}
@@ -192,7 +201,7 @@ def added(count: int, folder: Path) -> dict[str, Any]:
         params["source"]["path"] = "photographs"
         (work / "params.yaml").write_text(yaml.safe_dump(params))
         used = {s: stage(work, s) for s in ("download", "landmarks", "align", "validate", "pyramid")}
-        found[name] = {s: {k: round(v, 2) for k, v in u.items()} for s, u in used.items()}
+        found[name] = used
     return found
 
 
@@ -201,29 +210,46 @@ def memory(count: int, folder: Path) -> dict[str, Any]:
     points = known_points(folder)
     found: dict[str, Any] = {}
     for n in (1000, count):
-        work = project(folder / f"n{n}")
-        pack(work / "data/raw", n, points)
+        work = packed(folder, n, points)
         used = {s: stage(work, s) for s in ("landmarks", "align", "validate", "pyramid")}
-        found[str(n)] = {s: {k: round(v, 1) for k, v in u.items()} for s, u in used.items()}
-        shutil.rmtree(work)
+        found[str(n)] = used
     return found
 
 
+def stages_table(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A row a case and stage."""
+    return results.table(
+        ["photographs", "stage", "seconds", "processor seconds", "peak MB"],
+        [[case, name, *used.values()] for case, stages in found.items() for name, used in stages.items()],
+    )
+
+
 def main() -> None:
-    """Run one benchmark in a scratch folder."""
+    """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["detect", "align", "added", "memory"])
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--side", type=int, default=SIDE, help="pixels of the photographs, for align")
+    parser.add_argument("--folder", type=Path, help="keep the photographs here")
     chosen = parser.parse_args()
     work, default = {
-        "detect": (detect_speed, 1000),
-        "align": (functools.partial(align_speed, side=chosen.side), 12_000),
+        "detect": (detect_speed, 4000),
+        "align": (functools.partial(align_speed, side=chosen.side), 30_000),
         "added": (added, 12_000),
         "memory": (memory, 100_000),
     }[chosen.what]
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps({chosen.what: work(chosen.count or default, Path(folder))}, indent=2))
+    count = chosen.count or default
+    with tempfile.TemporaryDirectory() as scratch:
+        found = work(count, chosen.folder or Path(scratch))
+    table = stages_table(found) if chosen.what in ("added", "memory") else results.table(["what", "found"], rows(found))
+    side = f" --side {chosen.side}" if chosen.what == "align" else ""
+    name = f"data-{chosen.what}" + (f"-{chosen.side}px" if side else "")
+    results.keep(name, f"python -m bench.data_speed {chosen.what} --count {count}{side}", [table])
+
+
+def rows(found: dict[str, Any]) -> list[list[object]]:
+    """One figure a row."""
+    return [[key, value] for key, value in found.items()]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 TOP = Path(__file__).parents[1]
 SAMPLE = TOP / "data" / "samples" / "lfw-sample.tgz"
@@ -57,6 +61,49 @@ def test_an_archive_is_prepared_and_accounted_for(archive: Path, tmp_path: Path)
     again = lapcvae("prepare", archive, "--out", out, "--identity", "none")
     assert again.returncode == 0
     assert (out / "account.html").read_text() == page
+
+
+def test_nothing_written_in_a_photograph_is_handed_on(tmp_path: Path) -> None:
+    secret = b"51.4545 N 2.5879 W, taken by Ann"
+    with tarfile.open(SAMPLE) as tar:
+        stream = tar.extractfile(tar.next())  # type: ignore[arg-type]
+        assert stream is not None
+        face = Image.open(io.BytesIO(stream.read()))
+    (tmp_path / "in").mkdir()
+    comment = {"comment": secret, "exif": _exif(secret), "icc_profile": secret, "xmp": secret}
+    face.save(tmp_path / "in" / "a.jpg", "JPEG", **comment)
+    face.rotate(180).save(tmp_path / "in" / "rejected.jpg", "JPEG", **comment)
+    assert (tmp_path / "in" / "a.jpg").read_bytes().count(secret) == 4
+    done = lapcvae("prepare", tmp_path / "in", "--out", tmp_path / "out", "--identity", "none")
+    assert (done.returncode, done.stderr) == (0, "")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"images.npy", "manifest.csv", "landmarks.csv", "account.html"}
+    for path in files:
+        data = path.read_bytes()
+        for picture in re.findall(rb"base64,([^\"]+)", data):
+            data += base64.b64decode(picture)
+        assert secret not in data, path
+
+
+def _exif(note: bytes) -> bytes:
+    exif = Image.Exif()
+    exif[0x010E] = note.decode()
+    return exif.tobytes()
+
+
+def test_an_archive_without_a_photograph_is_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "texts.zip", "w") as made:
+        made.writestr("notes/a.txt", "no photograph")
+        made.writestr("b.jpg", "none either")
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
+    done = lapcvae("prepare", tmp_path / "texts.zip", "--out", tmp_path / "texts")
+    assert done.returncode == 0, done.stderr
+    assert "2    not_an_image" in done.stdout
+    assert "0  accepted" in done.stdout
+    assert np.load(tmp_path / "texts" / "aligned" / "images.npy").shape == (0, 64, 64, 3)
+    done = lapcvae("prepare", tmp_path / "empty.zip", "--out", tmp_path / "empty")
+    assert done.returncode == 2
+    assert "holds no photograph (0 refused)" in done.stderr
 
 
 @pytest.mark.parametrize("where", ["same", "inside", "foreign", "missing", "text"])

@@ -120,6 +120,39 @@ def test_every_breach_is_found_and_named(tmp_path: Path) -> None:
     assert len(broken) == len(BREACHES) + 1, broken  # and `unaccounted`, for the status nobody knows
 
 
+def test_a_table_of_another_schema_is_found(tmp_path: Path) -> None:
+    with ManifestWriter(tmp_path / "m.csv") as manifest:
+        for row in good_rows():
+            manifest.write(row)
+    config = load(ValidateConfig, "validate", PARAMS)
+    table = read_table(tmp_path / "m.csv")
+    totals = summarise(table, SPLIT)["totals"]
+    for other in (table.drop(columns="faces"), table.assign(beauty=1), table.assign(width=table.width.astype(float))):
+        broken = [f.expectation for f in examine(other, totals, config) if not f.holds]
+        assert any("columns_to_match_set" in b or "column='width', type_='int64'" in b for b in broken), broken
+    text = (tmp_path / "m.csv").read_text()
+    for spoilt in (text.replace("eye_distance_px", "eyes", 1), text.replace(",250,250,", ",wide,250,", 1)):
+        (tmp_path / "m.csv").write_text(spoilt)
+        with pytest.raises(DataError, match="not a manifest of this version"):
+            read_table(tmp_path / "m.csv")
+
+
+def test_a_share_of_rejects_says_which_photographs(tmp_path: Path) -> None:
+    rows = good_rows()
+    for i in range(60):
+        rows[i] = replace(rows[i], status="rejected", reason="no_face" if i else "crashed", row=-1, split="")
+    with pytest.raises(ExpectationError) as breach:
+        run(rows, tmp_path)
+    assert "column='reject_share'" in str(breach.value)
+    assert "lfw/Person_0/0.jpg (crashed)" in str(breach.value)
+    assert "lfw/Person_1/1.jpg (no_face)" in str(breach.value)
+    limits = ValidateConfig({}, {"share_crashed": Range(0, 0.001)})
+    with pytest.raises(ExpectationError) as breach:
+        run(rows, tmp_path, limits)
+    assert "lfw/Person_0/0.jpg (crashed)" in str(breach.value)
+    assert "no_face" not in str(breach.value)
+
+
 def test_a_breach_stops_says_which_and_leaves_no_report(tmp_path: Path) -> None:
     run(good_rows(), tmp_path)
     rows = good_rows()

@@ -15,11 +15,13 @@ from typing import Any
 import pandas as pd
 
 from lapcvae.data.docs_pages import make_offline
-from lapcvae.data.reasons import REASONS
+from lapcvae.data.reasons import NOT_COUNTED, REASONS
 from lapcvae.data.split import SPLITS
+from lapcvae.data.summary import SCHEMA
 from lapcvae.errors import DataError
 
 _FORMAT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["name"]}
+_SCHEMA = ("expect_table_columns_to_match_set", "expect_column_values_to_be_of_type")
 _SHOWN = 5  # photographs named for each breach
 
 
@@ -79,10 +81,11 @@ def examine(
         for definition, frame in zip(definitions, frames, strict=True):
             checkpoint = gx.Checkpoint(name=definition.name, validation_definitions=[definition], result_format=_FORMAT)
             run = context.checkpoints.add_or_update(checkpoint).run(batch_parameters={"dataframe": frame})
-            outcomes += [outcome for result in run.run_results.values() for outcome in result.results]
+            outcomes += [(outcome, frame) for result in run.run_results.values() for outcome in result.results]
         if docs is not None:
             context.build_data_docs()
-    findings = sorted((_finding(outcome) for outcome in outcomes), key=lambda finding: finding.expectation)
+    found = (_finding(outcome, frame is not photographs, table) for outcome, frame in outcomes)
+    findings = sorted(found, key=lambda finding: finding.expectation)
     if docs is not None:
         make_offline(docs, findings)
     return findings
@@ -118,6 +121,12 @@ def _photographs(gx: Any, table: pd.DataFrame, config: ValidateConfig) -> list[A
     near = {"row_condition": 'status=="accepted" and near!=0', "condition_parser": "pandas"}
     rejected = {"row_condition": 'status=="rejected"', "condition_parser": "pandas"}
     checks = [
+        e.ExpectTableColumnsToMatchSet(column_set=[*SCHEMA, "group_splits", "near_splits"], exact_match=True),
+        *(
+            e.ExpectColumnValuesToBeOfType(column=name, type_=f"{kind.__name__}64")
+            for name, kind in SCHEMA.items()
+            if kind in (int, float)
+        ),
         e.ExpectColumnValuesToBeInSet(column="status", value_set=["accepted", "rejected"]),
         e.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS), **accepted),
         e.ExpectColumnValuesToBeInSet(column="reason", value_set=sorted(REASONS), **rejected),
@@ -144,7 +153,7 @@ def _between(gx: Any, column: str, limits: Range, table: pd.DataFrame, section: 
     )
 
 
-def _finding(outcome: Any) -> Finding:
+def _finding(outcome: Any, of_totals: bool, table: pd.DataFrame) -> Finding:
     settings = outcome.expectation_config
     kwargs = {k: v for k, v in settings.kwargs.items() if k not in ("batch_id", "condition_parser")}
     condition = kwargs.pop("row_condition", None)
@@ -152,9 +161,30 @@ def _finding(outcome: Any) -> Finding:
         kwargs["where"] = condition["pass_through_filter"] if isinstance(condition, dict) else str(condition)
     text = f"{settings.type}({', '.join(f'{k}={v!r}' for k, v in sorted(kwargs.items()))})"
     result = outcome.result or {}
+    if settings.type in _SCHEMA:
+        value = result.get("observed_value")
+        return Finding(text, bool(outcome.success), ", ".join(value) if isinstance(value, list) else str(value), ())
+    values = result.get("partial_unexpected_list") or []
+    if of_totals:
+        names = [] if outcome.success else _behind(kwargs["column"], table)
+        return Finding(text, bool(outcome.success), f"{values[0]}" if values else "within", tuple(names[:_SHOWN]))
     names = [str(row["name"]) for row in result.get("partial_unexpected_index_list") or []]
     observed = f"{result.get('unexpected_count', 0)} of {result.get('element_count', 0)} outside"
-    values = result.get("partial_unexpected_list") or []
     if values:
         observed += f", such as {values[0]}"
     return Finding(text, bool(outcome.success), observed, tuple(sorted(names)[:_SHOWN]))
+
+
+def _behind(total: str, table: pd.DataFrame) -> list[str]:
+    """Photographs that make a total what it is, with their reasons; none where it is of the data set as a whole."""
+    rejected = (table.status == "rejected") & ~table.reason.isin(NOT_COUNTED)
+    if total == "unaccounted":
+        rows = (table.status != "accepted") & ~((table.status == "rejected") & (table.reason != ""))
+    elif total == "reject_share":
+        rows = rejected
+    elif total.startswith("share_"):
+        rows = rejected & (table.reason == total.removeprefix("share_"))
+    else:
+        return []
+    some = table[rows].head(_SHOWN)
+    return [f"{name} ({reason or 'no reason'})" for name, reason in zip(some.name, some.reason, strict=True)]

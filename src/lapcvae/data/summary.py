@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from lapcvae.data.manifest import TYPES
-from lapcvae.data.reasons import NOT_COUNTED
+from lapcvae.data.reasons import NOT_COUNTED, REASONS
 from lapcvae.data.split import SPLITS, SplitConfig
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import read_json, write_json
@@ -21,11 +21,18 @@ _ROWS = 1 << 16  # of the manifest, read at a time
 _LEFT_OUT = ("identity", "aligned_sha256", "phash")  # long, and nothing is asked of them
 _CODED = ("group", "near", "pixels_sha256")
 _FEW = ("source", "status", "reason", "split")
+SCHEMA = {name: kind for name, kind in TYPES.items() if name not in (*_LEFT_OUT, *_CODED, "sha256")} | {
+    **dict.fromkeys(_CODED, int),
+    "sha256_whole": bool,
+}
+"""Columns of `read_table` and the type of their values."""
 _KEPT = ("source", "accepted", "median", "spread")  # of a summary, for comparing later data sets with it
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The manifest as a table of under 200 bytes a photograph. Raises `DataError` where there is no such file.
+    """The manifest as a table of under 200 bytes a photograph.
+
+    Raises `DataError` where there is no such file, or its columns are not the manifest's in name or type.
 
     What only has to be told apart (`group`, `near`, `pixels_sha256`) is a 64-bit hash, 0 for none; words of which there
     are few are categories; of the file's digest it is only said whether it is whole (`sha256_whole`).
@@ -34,10 +41,12 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: not found; run `dvc repro align` first")
     text = [name for name, kind in TYPES.items() if kind is str]
     wanted = [name for name in TYPES if name not in _LEFT_OUT]
-    with pd.read_csv(
-        path, keep_default_na=False, dtype=dict.fromkeys(text, "str"), usecols=wanted, chunksize=_ROWS
-    ) as chunks:
-        parts = [_compact(chunk) for chunk in chunks]
+    kinds = {name: "str" if name in text else TYPES[name] for name in wanted}
+    try:
+        with pd.read_csv(path, keep_default_na=False, dtype=kinds, usecols=wanted, chunksize=_ROWS) as chunks:
+            parts = [_compact(chunk) for chunk in chunks]
+    except ValueError as error:
+        raise DataError(f"{path}: not a manifest of this version ({error}); run `dvc repro --force align`") from None
     table = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     return table.assign(**{name: pd.Categorical.from_codes(*_union(parts, name)) for name in _FEW})
 
@@ -87,17 +96,20 @@ def _totals(table: pd.DataFrame, split: SplitConfig) -> dict[str, float]:
 
     `accepted`: photographs; `unaccounted`: rows neither accepted nor rejected with a reason; `reject_share`: of the
     rows that speak of a photograph, 0 to 1; `split_error`: the largest difference of a split's share from the one asked
-    for, 0 to 1.
+    for, 0 to 1; `share_` and a reason: photographs rejected for it, of the same rows.
     """
     accepted = table[table.status == "accepted"]
     accounted = len(accepted) + int(((table.status == "rejected") & (table.reason != "")).sum())
     counted = table[~table.reason.isin(NOT_COUNTED)]
     wanted = {"val": split.val_share, "test": split.test_share, "train": 1 - split.val_share - split.test_share}
     shares = accepted.split.value_counts(normalize=True)
+    reasons = counted.reason.value_counts()
+    rejected = {f"share_{r}": round(float(reasons.get(r, 0)) / max(len(counted), 1), 6) for r in REASONS}
     return {
         "accepted": float(len(accepted)),
         "unaccounted": float(len(table) - accounted),
         "reject_share": round(float((counted.status != "accepted").mean()) if len(counted) else 1.0, 6),
+        **rejected,
         "split_error": round(max(abs(float(shares.get(s, 0.0)) - wanted[s]) for s in SPLITS), 6),
     }
 
