@@ -34,7 +34,8 @@ def _exif(orientation: int, note: str) -> bytes:
     return exif.tobytes()
 
 
-def _note(text: str) -> PngInfo:
+def note(text: str) -> PngInfo:
+    """A compressed comment in a PNG."""
     info = PngInfo()
     info.add_text("Comment", text, zip=True)
     return info
@@ -118,7 +119,7 @@ def readable(face: bytes) -> dict[str, bytes]:
         "huge_exif.jpg": with_exif(image, 1, "x" * 60_000),
         "huge_exif.png": encode(image, exif=_exif(1, "x" * 3_000_000)),
         "huge_exif.webp": encode(image, "WEBP", exif=_exif(1, "x" * 3_000_000)),
-        "huge_note.png": encode(image, pnginfo=_note("x" * 3_000_000)),
+        "huge_note.png": encode(image, pnginfo=note("x" * 3_000_000)),
         "large.jpg": encode(big, "JPEG"),
         "trailing.jpg": face + b"\0" * 5000,
         "icc.jpg": encode(image, "JPEG", icc_profile=b"not a profile", quality=95),

@@ -15,6 +15,7 @@ from PIL import Image
 
 from lapcvae.data.executor import ExecutorConfig
 from lapcvae.data.manifest import read_manifest
+from lapcvae.data.sight import read_sights
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import sha256_file
 from tests.data import flow, made
@@ -160,6 +161,23 @@ def test_new_photographs_alone_are_looked_at_and_aligned(faces: dict[str, bytes]
         now = entries(tmp_path / "cache" / table)
         assert len(now) == 18
         assert now[:10] == keys  # what was there was not written again
+
+
+def test_a_file_that_comes_again_is_looked_at_once(
+    faces: dict[str, bytes], pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lapcvae.data.landmarks._BATCH", 2)
+    a, b, c = list(faces.values())[:3]
+    raw = pack({f"{i}.jpg": data for i, data in enumerate([a, b, a, b, c, a, a])})
+    settings = (
+        flow.load(flow.DecodeConfig, "decode", flow.PARAMS),
+        flow.load(flow.DetectorConfig, "detector", flow.PARAMS),
+    )
+    assert flow.find_landmarks(raw, tmp_path / "l.csv", tmp_path / "s.sqlite", *settings, flow.HERE) == (7, 3)
+    found = [sight.sha256 for sight in read_sights(tmp_path / "l.csv")]
+    assert found == [hashlib.sha256(data).hexdigest() for data in (a, b, a, b, c, a, a)]
+    counts = look_and_align(raw, tmp_path)
+    assert counts == {"accepted": 3, "duplicate": 4}
 
 
 def entries(cache: Path) -> list[tuple[int, bytes]]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import io
 import os
 import socket
+import stat
+import struct
+import subprocess
+import sys
 import tarfile
+import warnings
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +22,7 @@ from PIL import Image
 from lapcvae.data.names import printable
 from lapcvae.data.reasons import REASONS
 from tests.data import made
-from tests.data.flow import whole
+from tests.data.flow import PARAMS, whole
 
 SAMPLE = Path(__file__).parents[2] / "data" / "samples" / "lfw-sample.tgz"
 
@@ -72,6 +78,10 @@ def test_every_kind_of_file(photographs: list[bytes], tmp_path: Path) -> None:
     (folder / "dangling.jpg").symlink_to(folder / "none")
     (folder / "loop").symlink_to(folder)
     os.mkfifo(folder / "fifo.jpg")
+    special = ["link.jpg", "outside.jpg", "dangling.jpg", "loop", "fifo.jpg", "socket.jpg"]
+    if os.geteuid() == 0:  # nobody else may make a device
+        os.mknod(folder / "endless.jpg", stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero
+        special.append("endless.jpg")
     with socket.socket(socket.AF_UNIX) as server:
         os.chdir(folder)  # socket names are short
         server.bind("socket.jpg")
@@ -94,7 +104,7 @@ def test_every_kind_of_file(photographs: list[bytes], tmp_path: Path) -> None:
     assert outcome["folder.jpg/inside.jpg"] == ""
     assert outcome["large_file.jpg"] == "file_too_large"
     assert outcome[".hidden.jpg"] == outcome["Thumbs.db"] == "system_file"
-    for name in ("link.jpg", "outside.jpg", "dangling.jpg", "loop", "fifo.jpg", "socket.jpg"):
+    for name in special:
         assert outcome[name] == "not_a_file", name
     # Nothing was written but the work folder, and what was there is untouched.
     assert [p for p in sorted(tmp_path.rglob("*")) if (tmp_path / "work") not in (p, *p.parents)] == before
@@ -152,3 +162,80 @@ def test_an_archive_with_every_bad_member(photographs: list[bytes], tmp_path: Pa
     rows = whole(path, tmp_path / "work", identity="none")
     assert Counter(r.reason for r in rows) == {"": 6, "empty": 20_000, "not_a_file": 4}
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "work"])
+
+
+def test_a_zip_with_every_bad_member(photographs: list[bytes], tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")  # of the name that comes twice
+        for i, name in enumerate(("1.jpg", "../up.jpg", "/etc/absolute.jpg", "C:\\x.jpg", "twice.jpg", "twice.jpg")):
+            archive.writestr(name, photographs[i])
+        archive.writestr("damaged.jpg", photographs[6])
+        archive.writestr("texts.zip", b"PK\x05\x06" + bytes(18))  # an archive within is no photograph
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+        for i in range(20_000):
+            archive.writestr(f"empty/{i}.jpg", b"")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(photographs[6], photographs[6][:-40] + bytes(40)))
+    before = sorted(tmp_path.iterdir())
+    rows = whole(path, tmp_path / "work", identity="none")
+    assert Counter(r.reason for r in rows) == {
+        "": 6,
+        "empty": 20_000,
+        "unreadable": 1,
+        "not_an_image": 1,
+        "not_a_file": 1,
+    }
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "work"])
+
+
+def test_bombs_are_refused_in_little_memory(photographs: list[bytes], tmp_path: Path) -> None:
+    image = Image.open(io.BytesIO(photographs[0]))
+    whole_frame = made.encode(Image.new("RGB", (7100, 7100)), "PNG", compress_level=1)  # 50.4 million pixels, all there
+    bombs = {
+        "claims.png": made.png_claiming(60_000, 60_000),
+        "all_there.png": whole_frame,
+        "claims.gif": _gif_claiming(65_000, 65_000),
+        "claims.bmp": _claiming(made.encode(image, "BMP"), 18, "<ii", 50_000, 50_000),
+        "claims.ppm": b"P6 90000 90000 255\n" + bytes(100),
+        "note.png": made.encode(image, pnginfo=made.note("x" * 200_000_000)),
+    }
+    write(tmp_path / "in", bombs)
+    script = (
+        "import resource, sys; from pathlib import Path; from tests.data.flow import PARAMS; "
+        "from lapcvae.config import load; from lapcvae.data.decode import *\n"
+        "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "config, before = load(DecodeConfig, 'decode', PARAMS), used()\n"
+        "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
+        "    try: decode(path.read_bytes(), config); print(path.name, 'read')\n"
+        "    except Unreadable as refused: print(path.name, refused.reason)\n"
+        "print(used() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "in"],
+        cwd=PARAMS.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    *outcomes, kilobytes = done.stdout.splitlines()
+    assert outcomes == [
+        f"{name} {'undecodable' if name == 'note.png' else 'too_many_pixels'}" for name in sorted(bombs)
+    ]
+    assert int(kilobytes) < 150_000  # a picture of max_pixels alone is that much
+
+
+def _claiming(data: bytes, place: int, form: str, *values: int) -> bytes:
+    changed = bytearray(data)
+    struct.pack_into(form, changed, place, *values)
+    return bytes(changed)
+
+
+def _gif_claiming(width: int, height: int) -> bytes:
+    gif = made.encode(Image.new("P", (10, 10)), "GIF")
+    claimed = _claiming(gif, 6, "<HH", width, height)
+    place = claimed.index(b",", 13)  # the image's own frame
+    return _claiming(claimed, place + 5, "<HH", width, height)
