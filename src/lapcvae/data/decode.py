@@ -177,10 +177,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _upper_byte(values: np.ndarray) -> np.ndarray:
-    wide = values.astype(np.int64)
-    if wide.min(initial=0) < 0 or wide.max(initial=0) > 0xFFFF:
+    if values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
         raise Unreadable("unsupported_mode")
-    return (wide >> 8 if wide.max(initial=0) > 0xFF else wide).astype(np.uint8)
+    return (values >> 8 if values.max(initial=0) > 0xFF else values).astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -109,12 +109,15 @@ def folder_members(folder: Path, max_members: int) -> Iterator[Member]:
             if entry.is_dir(follow_symlinks=False):
                 below.append(name)
             else:
-                yield _folder_member(Path(entry.path), name)
+                yield _folder_member(entry, name)
         pending.extend(reversed(below))
 
 
-def _folder_member(path: Path, name: str) -> Member:
-    status = path.lstat()
+def _folder_member(entry: os.DirEntry[str], name: str) -> Member:
+    try:
+        path, status = entry.path, entry.stat(follow_symlinks=False)
+    except OSError:  # gone since the folder was read
+        return Member(name, "damaged", 0, lambda limit: b"")
     kind: Kind = "file" if stat.S_ISREG(status.st_mode) else "other"
 
     def read(limit: int) -> bytes:
