@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from lapcvae.config import load, parse
@@ -19,7 +21,7 @@ from lapcvae.data.photographs import read_index
 from lapcvae.data.sources import MIRRORS, SourceConfig
 from lapcvae.errors import ConfigError, SourceError
 from lapcvae.io.atomic import sha256_file
-from lapcvae.io.fetch import RemoteFile
+from lapcvae.io.fetch import MIRRORS_VARIABLE, RemoteFile
 from tests.data.conftest import SAMPLE
 from tests.data.flow import PARAMS, look_and_align, source_of
 
@@ -119,7 +121,7 @@ def celeba(folder: Path, faces: dict[str, bytes]) -> None:
     """A small set in the form of CelebA's files: 178 x 218 images of which the corners tell where they were cut."""
     folder.mkdir()
     landmarks = [str(len(faces)), "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x ..."]
-    partition, identity = [], []
+    partition, identity, attributes = [], [], [str(len(faces)), "5_o_Clock_Shadow Young"]
     with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
         for i, data in enumerate(faces.values(), 1):
             image = Image.open(io.BytesIO(data)).convert("RGB").crop((36, 16, 214, 234))
@@ -129,9 +131,11 @@ def celeba(folder: Path, faces: dict[str, bytes]) -> None:
             landmarks.append(f"{i:06d}.jpg  69  109  106  113   77  142   73  152  108  154")
             partition.append(f"{i:06d}.jpg {i % 3}")
             identity.append(f"{i:06d}.jpg {2000 + i % 2}")
+            attributes.append(f"{i:06d}.jpg -1  1")
     (folder / "list_landmarks_align_celeba.txt").write_text("\n".join(landmarks))
     (folder / "list_eval_partition.txt").write_text("\n".join(partition))
     (folder / "identity_CelebA.txt").write_text("\n".join(identity))
+    (folder / "list_attr_celeba.txt").write_text("\n".join(attributes))
 
 
 def test_celeba_comes_with_its_own_landmarks_splits_and_crop(faces: dict[str, bytes], tmp_path: Path) -> None:
@@ -159,6 +163,27 @@ def test_other_files_than_the_published_are_not_taken_for_celeba(faces: dict[str
     (tmp_path / "celeba" / "img_align_celeba.zip").unlink()
     with pytest.raises(SourceError, match=r"img_align_celeba\.zip: not found\. Bring"):
         collect(config, tmp_path / "raw")
+
+
+def test_celeba_is_found_by_digest_in_a_folder_of_copies(
+    faces: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, copies = tmp_path / "made", tmp_path / "copies"
+    celeba(made, dict(list(faces.items())[:3]))
+    published = {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in made.iterdir()}
+    listed = tmp_path / "mirrors.yaml"
+    listed.write_text(yaml.safe_dump({"celeba": published}))
+    monkeypatch.setattr("lapcvae.data.sources.MIRRORS", listed)
+    copies.mkdir()
+    for i, name in enumerate(published):
+        (made / name).rename(copies / f"{i}.bin")
+    config = replace(DEFAULT, kind="celeba", path=str(made))
+    with pytest.raises(SourceError, match=r"not found\. Bring"):
+        collect(config, tmp_path / "raw")
+    monkeypatch.setenv(MIRRORS_VARIABLE, str(copies))
+    assert collect(config, tmp_path / "raw") == (3, 0)
+    assert [e.identity for e in read_index(tmp_path / "raw")] == ["2001", "2000", "2001"]
+    assert all(e.points and e.split for e in read_index(tmp_path / "raw"))
 
 
 def test_a_broken_line_of_celeba_is_told(faces: dict[str, bytes], tmp_path: Path) -> None:

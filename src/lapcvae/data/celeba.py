@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from lapcvae.config import load
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import ArchiveLimits, Member, members
+from lapcvae.io.fetch import copy_of
 
 IMAGES = "img_align_celeba.zip"
 LANDMARKS, PARTITION = "list_landmarks_align_celeba.txt", "list_eval_partition.txt"
@@ -27,35 +29,59 @@ class Official:
     points: str  # x and y of the five points, pixels of the 178 x 218 image, ten numbers with spaces between
 
 
-def verify(folder: Path, mirrors: Path) -> None:
-    """Raise `SourceError` unless the files are there and have the published digests."""
-    known = load(dict[str, str], "celeba", mirrors)
-    for name, md5 in known.items():
-        path = folder / name
+def locate(folder: Path, mirrors: Path) -> dict[str, Path]:
+    """Where the makers' files lie, by name, each with its published digest.
+
+    A folder named in LAPCVAE_MIRRORS is searched first, then `folder`. Raises `SourceError` where one is missing that
+    is needed, or is another file than the published one.
+    """
+    digest = functools.cache(_md5)
+    found = {}
+    for name, published in load(dict[str, str], "celeba", mirrors).items():
+        copy = copy_of(name, lambda path, wanted=published: digest(path) == wanted)  # type: ignore[misc]
+        path = copy or folder / name
         if not path.is_file():
-            if name in _NEEDED:
-                raise SourceError(
-                    f"{path}: not found. Bring {', '.join(_NEEDED)} (and {IDENTITY}, {ATTRIBUTES} if you can) from "
-                    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html into one folder and name it as source.path"
-                )
+            _check_needed(path)
             continue
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found != md5:
+        if digest(path) != published:
             raise SourceError(
-                f"{path}: MD5 is {found}, the published one is {md5}; fetch it again, or set source.verify to false "
-                "if you mean to use other files"
+                f"{path}: MD5 is {digest(path)}, the published one is {published}; fetch it again, or set "
+                "source.verify to false if you mean to use other files"
             )
+        found[name] = path
+    return found
 
 
-def read_official(folder: Path) -> dict[str, Official]:
+def unverified(folder: Path) -> dict[str, Path]:
+    """The files of `folder` by name, whatever they hold. Raises `SourceError` where one is missing that is needed."""
+    found = {name: folder / name for name in (*_NEEDED, IDENTITY, ATTRIBUTES) if (folder / name).is_file()}
+    for name in _NEEDED:
+        if name not in found:
+            _check_needed(folder / name)
+    return found
+
+
+def _check_needed(path: Path) -> None:
+    if path.name in _NEEDED:
+        raise SourceError(
+            f"{path}: not found. Bring {', '.join(_NEEDED)} (and {IDENTITY}, {ATTRIBUTES} if you can) from "
+            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html into one folder and name it as source.path"
+        )
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def read_official(files: dict[str, Path]) -> dict[str, Official]:
     """What is known of each image, by its name. Raises `SourceError` for a line that is not as published."""
-    points = {name: " ".join(values) for name, values in _table(folder / LANDMARKS, 10, heading=2)}
-    splits = {name: values[0] for name, values in _table(folder / PARTITION, 1)}
-    people = {name: values[0] for name, values in _table(folder / IDENTITY, 1)} if (folder / IDENTITY).is_file() else {}
+    points = {name: " ".join(values) for name, values in _table(files[LANDMARKS], 10, heading=2)}
+    splits = {name: values[0] for name, values in _table(files[PARTITION], 1)}
+    people = {name: values[0] for name, values in _table(files[IDENTITY], 1)} if IDENTITY in files else {}
     for name, split in splits.items():
         if split not in _SPLITS:
-            raise SourceError(f"{folder / PARTITION}: {name} has split {split}, not 0, 1 or 2; fetch the file again")
+            raise SourceError(f"{files[PARTITION]}: {name} has split {split}, not 0, 1 or 2; fetch the file again")
     names = points.keys() | splits.keys()
     return {n: Official(people.get(n, ""), _SPLITS.get(splits.get(n, ""), ""), points.get(n, "")) for n in names}
 
@@ -71,9 +97,9 @@ def _table(path: Path, columns: int, heading: int = 0) -> Iterator[tuple[str, li
             yield words[0], words[1:]
 
 
-def celeba_members(folder: Path, limits: ArchiveLimits) -> Iterator[tuple[Member, Official]]:
+def celeba_members(files: dict[str, Path], limits: ArchiveLimits) -> Iterator[tuple[Member, Official]]:
     """Every member of the image archive with what the makers say of it."""
-    official = read_official(folder)
+    official = read_official(files)
     nothing = Official("", "", "")
-    for member in members(folder / IMAGES, limits):
+    for member in members(files[IMAGES], limits):
         yield member, official.get(PurePosixPath(member.name).name, nothing)

@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from lapcvae.config import load
-from lapcvae.data.celeba import celeba_members, verify
+from lapcvae.data.celeba import celeba_members, locate, unverified
 from lapcvae.data.names import parent
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import ArchiveLimits, DamagedMember, Kind, Member, members
@@ -63,9 +63,8 @@ def open_source(config: SourceConfig) -> Iterator[Item]:
     """Every member of the source. Raises `SourceError` if it is missing, wrong or unsafe; never follows a link."""
     path = Path(config.path).expanduser()
     if config.kind == "celeba":
-        if config.verify:
-            verify(path, MIRRORS)
-        for member, official in celeba_members(path, config.limits):
+        files = locate(path, MIRRORS) if config.verify else unverified(path)
+        for member, official in celeba_members(files, config.limits):
             yield Item(member, official.identity, official.split, official.points)
         return
     for member in _members(config, path):

@@ -7,6 +7,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def fetch(file: RemoteFile, config: FetchConfig | None = None) -> Path:
     bring the file by hand.
     """
     config = config or FetchConfig()
-    if (copy := _copy_of(file)) is not None:
+    if (copy := copy_of(file.name, lambda path: _is(path, file))) is not None:
         return copy
     target = config.folder / file.name
     if _is(target, file):
@@ -97,13 +98,14 @@ def _is(path: Path, file: RemoteFile) -> bool:
     return True
 
 
-def _copy_of(file: RemoteFile) -> Path | None:
+def copy_of(name: str, is_it: Callable[[Path], bool]) -> Path | None:
+    """A file below the folder that LAPCVAE_MIRRORS names for which `is_it` holds, whatever it is called, or None."""
     folder = os.environ.get(MIRRORS_VARIABLE, "")
     if not folder:
         return None
     copies = sorted(p for p in Path(folder).expanduser().rglob("*") if p.is_file())
-    copies.sort(key=lambda path: path.name != file.name)  # the likeliest first: a digest of gigabytes takes a while
-    return next((path for path in copies if _is(path, file)), None)
+    copies.sort(key=lambda path: path.name != name)  # the likeliest first: a digest of gigabytes takes a while
+    return next((path for path in copies if is_it(path)), None)
 
 
 def _from(mirror: str, file: RemoteFile, target: Path, config: FetchConfig) -> Path:
