@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -88,10 +90,15 @@ class ImagesWriter:
     """Writes a .npy file of uint8 (N, size, size, 3) whose N is known only at the end; a context manager."""
 
     _HEADER_BYTES = 128
+    _FLUSH_BYTES = 64 << 20
 
     def __init__(self, path: Path, size: int) -> None:
         self._stream = path.open("w+b", buffering=1 << 20)
         self._size = size
+        # The disk works beside the rest, so that flushing the whole file at the end is not waited for.
+        self._disk = ThreadPoolExecutor(1)
+        self._flushed: Future[None] = self._disk.submit(lambda: None)
+        self._waiting_bytes = 0
         self._stream.write(bytes(self._HEADER_BYTES))
         self.count = 0
 
@@ -101,8 +108,10 @@ class ImagesWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._disk.shutdown()
         try:
             if error is None:
+                self._flushed.result()
                 self._stream.seek(0)
                 self._stream.write(self._header())
         finally:
@@ -113,6 +122,11 @@ class ImagesWriter:
         if len(data) != self._size * self._size * 3:
             raise ValueError(f"an image of {len(data)} bytes does not fit {self._size} x {self._size} x 3")
         self._stream.write(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= self._FLUSH_BYTES and self._flushed.done():
+            self._flushed.result()  # what the disk refused is told once, and here
+            self._waiting_bytes = 0
+            self._flushed = self._disk.submit(os.fdatasync, self._stream.fileno())
         self.count += 1
         return self.count - 1
 
