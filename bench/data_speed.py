@@ -20,6 +20,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,7 @@ from lapcvae.data.warp import warp
 
 TOP = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
+_PASSES = 5
 
 
 def stage(project: Path, name: str) -> dict[str, float]:
@@ -94,12 +96,16 @@ def packed(folder: Path, count: int, points: dict[str, str] | None = None, side:
 
 
 def rate(work: Callable[[bytes], Any], photographs: list[bytes]) -> tuple[float, float]:
-    """Photographs a second, by the wall clock and by processor time, of `work` in this process."""
+    """Photographs a second, by the wall clock and by processor time, of `work` in this process: medians of passes."""
     work(photographs[0])
-    wall, cpu = time.perf_counter(), time.process_time()
-    for data in photographs:
-        work(data)
-    return len(photographs) / (time.perf_counter() - wall), len(photographs) / (time.process_time() - cpu)
+    walls, cpus = [], []
+    for _ in range(_PASSES):
+        wall, cpu = time.perf_counter(), time.process_time()
+        for data in photographs:
+            work(data)
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return len(photographs) / statistics.median(walls), len(photographs) / statistics.median(cpus)
 
 
 def rate_together(work: Callable[[bytes], Any], photographs: list[bytes]) -> float:
@@ -186,6 +192,8 @@ def known_points(folder: Path) -> dict[str, str]:
 
 def added(count: int, folder: Path) -> dict[str, Any]:
     """Seconds of each stage for 100 photographs alone, for many, and for the same many and 100 more."""
+    for name in ("p", "alone"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     sources = {"alone": (count, count + 100), "many": (0, count), "added": (0, count + 100)}
     found: dict[str, Any] = {}
     for name, (first, last) in sources.items():

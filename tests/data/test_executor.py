@@ -41,14 +41,14 @@ def test_items_are_taken_as_they_are_needed() -> None:
     taken: list[int] = []
 
     def items():  # type: ignore[no-untyped-def]
-        for i in range(2000):
+        for i in range(8000):
             taken.append(i)
             yield i * 37 + 1
 
     with open_executor(ExecutorConfig("processes", 2)) as executor:
         results = executor.run(square, items(), 5, minus_one)
         assert next(results) == 1
-        assert len(taken) <= 2 * 4 * 5
+        assert len(taken) <= 2 * 16 * 5
         results.close()
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CHUNKS_AHEAD = 4  # in flight a worker: enough to keep it busy, few enough for memory to stay flat
+_CHUNKS_AHEAD = 16  # in flight a worker: work for the time in which results are written; memory is bounded by the batch
 
 
 class Lost(Exception):  # noqa: N818 - an outcome, not a failure of the program

@@ -65,7 +65,7 @@ def look(data: bytes, sha256: str, decode_config: DecodeConfig, detector: Detect
         return Sight(sha256, "detector_failed")
     height, width = image.shape[:2]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
+    _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
     pixels = hashlib.sha256(f"{width}x{height}:".encode())
     pixels.update(image.data)
     return Sight(
