@@ -55,7 +55,10 @@ def test_an_archive_is_prepared_and_accounted_for(archive: Path, tmp_path: Path)
     for line in ("23  photographs", "20  accepted", "1    not_an_image: no known image format"):
         assert line in done.stdout
     page = (out / "account.html").read_text()
-    assert "data:image/jpeg;base64," in page
+    for reason in ("no_face", "not_an_image", "system_file"):
+        assert f"<h2>{reason}: 1</h2>" in page
+    assert page.count("<figure>") == 3
+    assert page.count('src="data:image/jpeg;base64,') == 1  # of the one that can be shown
     assert "<script" not in page
     assert "http" not in page
     again = lapcvae("prepare", archive, "--out", out, "--identity", "none")

@@ -83,6 +83,21 @@ def test_adding_photographs_moves_nothing_old(faces: dict[str, bytes], pack: Pac
     assert after[f"a/{person}/again.png"].reason == "duplicate"
 
 
+def test_adding_photographs_of_unknown_people_moves_nothing_old(
+    faces: dict[str, bytes], pack: Pack, tmp_path: Path
+) -> None:
+    flat = {name.split("/")[-1]: data for name, data in faces.items()}
+    names = list(flat)
+    look_and_align(pack({n: flat[n] for n in names[10:30]}, "old"), tmp_path)
+    before = {r.name: r for r in read_manifest(tmp_path / "aligned" / "manifest.csv")}
+    look_and_align(pack(flat, "grown"), tmp_path)
+    after = {r.name: r for r in read_manifest(tmp_path / "aligned" / "manifest.csv")}
+    assert len(after) == 40
+    assert len({row.split for row in before.values()}) > 1
+    for name, row in before.items():
+        assert (after[name].status, after[name].split) == (row.status, row.split)
+
+
 def test_unknown_people_are_split_by_photograph(faces: dict[str, bytes], pack: Pack, tmp_path: Path) -> None:
     look_and_align(pack({n.split("/")[-1]: data for n, data in faces.items()}), tmp_path)
     accepted = [r for r in read_manifest(tmp_path / "aligned" / "manifest.csv") if r.status == "accepted"]

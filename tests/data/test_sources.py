@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
+import threading
 import zipfile
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +69,36 @@ def test_folder_zip_and_tar_give_the_same_photographs(faces: dict[str, bytes], t
         found.append([(e.name, e.identity, e.sha256) for e in read_index(tmp_path / f"raw{i}")])
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 6
+
+
+def test_an_archive_at_an_address_is_fetched_verified_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.delenv(MIRRORS_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)  # downloads go to .cache there
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SAMPLE.parent)) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"http://127.0.0.1:{server.server_port}/{SAMPLE.name}?download=1"
+        at = replace(DEFAULT, kind="url", path="", url=address, sha256=sha256_file(SAMPLE))
+        found = collect(at, tmp_path / "raw")
+        with pytest.raises(SourceError, match=r"no mirror gave it[\s\S]*SHA-256 is[\s\S]*By hand: bring the file"):
+            collect(replace(at, sha256="0" * 64), tmp_path / "other")
+        server.shutdown()
+    assert found == (1000, 0)
+    assert collect(at, tmp_path / "raw") == (1000, 0)  # from the earlier download: nobody serves any more
+
+
+def test_lfw_is_read_from_a_folder_of_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "copies").mkdir()
+    shutil.copy(SAMPLE, tmp_path / "copies" / "renamed")
+    file = {"name": "lfw-funneled.tgz", "sha256": sha256_file(SAMPLE), "bytes": SAMPLE.stat().st_size}
+    listed = tmp_path / "mirrors.yaml"
+    listed.write_text(yaml.safe_dump({"lfw": [{**file, "mirrors": ["http://127.0.0.1:9/lfw"]}]}))
+    monkeypatch.setattr("lapcvae.data.sources.MIRRORS", listed)
+    monkeypatch.setenv(MIRRORS_VARIABLE, str(tmp_path / "copies"))
+    assert collect(replace(DEFAULT, kind="lfw"), tmp_path / "raw") == (1000, 0)
 
 
 @pytest.mark.parametrize(
