@@ -161,7 +161,8 @@ def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
     """The align stage against one process that decodes with OpenCV and warps."""
     cv2.setNumThreads(1)
     work = packed(folder, count, known_points(folder), side)
-    stage(work, "landmarks")
+    if not (work / "data/landmarks/landmarks.csv").is_file():
+        stage(work, "landmarks")
     entries = [e for e in read_index(work / "data/raw") if e.points][:1000]
     photographs = [(read_photograph(work / "data/raw", e.shard, e.offset, e.bytes), e.points) for e in entries]
     matrices = {p: similarity(np.array(p.split(), dtype=float).reshape(5, 2)) for _, p in photographs}

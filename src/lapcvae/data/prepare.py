@@ -22,7 +22,7 @@ from lapcvae.data.split import SplitConfig
 from lapcvae.errors import SourceError, StorageError
 from lapcvae.io.atomic import write_json
 
-_MARK, _CACHE = "account.json", ".cache"
+_MARK, _ORIGINALS = "account.json", ".originals"
 
 
 def prepare(
@@ -36,7 +36,7 @@ def prepare(
 
     Writes to the folder `out`: landmarks.csv, aligned/ (images.npy, manifest.csv), account.json and account.html;
     .cache/ there makes a second run cheap. The originals, with all that is written in them (places, names, dates), are
-    packed in .cache/ while it works and nowhere afterwards. Settings come from the file `params`; with
+    packed in .originals/ while it works and nowhere afterwards. Settings come from the file `params`; with
     `identity` "folder" the folder that a photograph lies in names the person, with "none" people are not known.
     size_px: a side of the faces where it is not to be that of `params`.
     Raises `SourceError` for a source that is missing or unsafe, `StorageError` if `out` holds something else.
@@ -48,10 +48,10 @@ def prepare(
     executor = load(ExecutorConfig, "executor", params)
     aligning = load(AlignConfig, "align", params)
     aligning = aligning if size_px is None else replace(aligning, size_px=size_px)
-    cache, landmarks, manifest = out / _CACHE, out / "landmarks.csv", out / "aligned" / "manifest.csv"
-    raw = cache / "raw"
-    (out / _MARK).unlink(missing_ok=True)  # from here on what lies in `out` is not whole
+    raw, cache = out / _ORIGINALS, out / ".cache"
+    landmarks, manifest = out / "landmarks.csv", out / "aligned" / "manifest.csv"
     collect(config, raw)
+    (out / _MARK).unlink(missing_ok=True)  # from here on what lies in `out` is not whole
     find_landmarks(
         raw, landmarks, cache / "sights.sqlite", decoding, load(DetectorConfig, "detector", params), executor
     )
@@ -67,8 +67,8 @@ def prepare(
     )
     counts = account(manifest)
     write_page(manifest, raw, out / "account.html", decoding)
-    shutil.rmtree(raw)
     write_json(out / _MARK, counts)
+    shutil.rmtree(raw)
     return counts
 
 
@@ -78,6 +78,6 @@ def _check_places(source: Path, out: Path) -> None:
     inside, outside = source.resolve(), out.resolve()
     if inside == outside or inside in outside.parents or outside in inside.parents:
         raise StorageError(f"{out}: must lie outside {source}, or the photographs and what is made of them would mix")
-    ours = (out / _MARK).is_file() or (out / _CACHE).is_dir()
+    ours = (out / _MARK).is_file() or (out / _ORIGINALS / "index.csv").is_file()
     if out.exists() and not (out.is_dir() and (ours or not any(out.iterdir()))):
         raise StorageError(f"{out}: holds something else already; name a new folder")
