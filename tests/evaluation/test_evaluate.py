@@ -84,6 +84,23 @@ def test_a_model_without_output_has_the_error_of_the_mean_colour(photographs: Pa
     assert flat["rmse_posterior_mean"] != worse["rmse_posterior_mean"]
 
 
+def test_latents_that_are_never_used_are_counted_and_said(photographs: PackedImages, model: Cascade) -> None:
+    assert table.unused({"lapcvae": evaluate(model, photographs, TEST, VAL, batch=16, seed=0).metrics}) == [
+        "No model has a latent that is never used (KL below 0.01 nats on average)."
+    ]
+    silenced = model.level(2)
+    with torch.no_grad():  # the first of two channels of a 4 x 4 map says nothing: mean 0, log std 0
+        for parameter in silenced.to_posterior.parameters():
+            parameter[0] = parameter[2] = 0
+    metrics = evaluate(model, photographs, TEST, VAL, batch=16, seed=0).metrics
+    assert (metrics["levels"]["2"]["unused_latents"], metrics["levels"]["1"]["unused_latents"]) == (16, 0)
+    said = table.unused({"lapcvae": metrics})
+    assert said == [
+        "lapcvae, level 2: 16 of 32 latents are never used (KL below 0.01 nats on average over the photographs "
+        "measured on)."
+    ]
+
+
 def test_nothing_to_measure_on(model: Cascade, photographs: PackedImages) -> None:
     with pytest.raises(DataError, match="test split"):
         evaluate(model, photographs, np.array([], dtype=int), VAL, 4, 0)
@@ -132,7 +149,7 @@ def test_the_report_is_one_page_that_needs_no_network(
     fetched = re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']+)|url\((?!["']?[#d])|<script|@import""", page)
     assert fetched == []
     assert page.count("data:image/png;base64,") == 8
-    for text in ("against vae", "kd_net, n = 10", "1.5 (1.2 to 1.8)", "&lt;network&gt; is absent", "samples, 32 px"):
+    for text in ("against vae", "kd_net, n = 10", "1.5 (1.2 to 1.8)", "&lt;network&gt; is absent", "samples, 32 px", "latent that is never used"):
         assert text in page, text
     assert "rejected: no_face" in page
     assert "a: &lt;b&gt;" in page

@@ -18,6 +18,7 @@ from lapcvae.io.progress import progress
 from lapcvae.models.cascade import Cascade, LevelPass
 from lapcvae.models.level import LevelCVAE
 from lapcvae.models.likelihood import level_nll
+from lapcvae.training.guards import UNUSED_NATS
 
 # A latent is active where the posterior mean moves with the photograph (Burda et al. 2016, section 5.1).
 ACTIVE_VARIANCE = 0.01
@@ -68,7 +69,8 @@ def evaluate(
     `ms_ssim`, `sharpness_ratio` and `band_energy_ratio.pxN` of the reconstruction to the photograph (all at the
     posterior mean), `bits_per_dim`, `rate_nats`, `distortion_nats` (image space), `sigma_255`,
     `coefficient_bound_nats` (the sum of L_k: a bound on pyramid coefficients, not on the image), `latents`,
-    `active_units`, `parameters`, and `levels.k` with the same a level and its error budget.
+    `active_units`, `parameters`, and `levels.k` with the same a level, its error budget, and `unused_latents`, those
+    whose KL is below `UNUSED_NATS`.
     Raises `DataError` where there is nothing to measure on.
     """
     if len(test) == 0:
@@ -187,6 +189,7 @@ def _level_metrics(level: LevelCVAE, k: int, sampled: dict[str, np.ndarray], at_
         "latents": latents,
         "active_units": active,
         "active_share": active / latents,
+        "unused_latents": int((kl < UNUSED_NATS).sum()),
         "rate_in_top_tenth": float(kl[: max(1, latents // 10)].sum() / max(kl.sum(), 1e-12)),
         "parameters": sum(p.numel() for p in level.parameters()),
         "rmse_own_size": root["level"],

@@ -47,6 +47,7 @@ def render(
         differences=table.difference_rows(metrics),
         distances=table.distance_rows(metrics),
         bands=table.band_rows(metrics),
+        unused=table.unused(metrics),
         models=list(metrics),
         lapcvae=metrics["lapcvae"],
         levels=sorted(metrics["lapcvae"]["levels"], key=int, reverse=True),

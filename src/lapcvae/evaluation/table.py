@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lapcvae.models.mobilenet import NAME as NETWORK
+from lapcvae.training.guards import UNUSED_NATS
 
 # heading, how to read it off a model's metrics
 COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
@@ -108,6 +109,18 @@ def _distance(value: Any) -> str:
         return f"{value:.4g}"
     ends = f" ({value['ci95_low']:.4g} to {value['ci95_high']:.4g})" if "ci95_low" in value else ""
     return f"{value['value']:.4g}{ends}"
+
+
+def unused(metrics: dict[str, Any]) -> list[str]:
+    """A sentence a level that has latents it never uses, of every model; one sentence where there is none."""
+    found = [
+        f"{name}, level {k}: {level['unused_latents']:,} of {level['latents']:,} latents are never used (KL below "
+        f"{UNUSED_NATS:g} nats on average over the photographs measured on)."
+        for name, values in metrics.items()
+        for k, level in values["levels"].items()
+        if level["unused_latents"]
+    ]
+    return found or [f"No model has a latent that is never used (KL below {UNUSED_NATS:g} nats on average)."]
 
 
 def rows(metrics: dict[str, Any]) -> list[list[str]]:
