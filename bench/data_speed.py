@@ -241,12 +241,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=SIDE, help="pixels of the photographs, for align")
     parser.add_argument("--folder", type=Path, help="keep the photographs here")
     chosen = parser.parse_args()
-    work, default = {
+    works: dict[str, tuple[Callable[[int, Path], dict[str, Any]], int]] = {
         "detect": (detect_speed, 4000),
         "align": (functools.partial(align_speed, side=chosen.side), 30_000),
         "added": (added, 12_000),
         "memory": (memory, 100_000),
-    }[chosen.what]
+    }
+    work, default = works[chosen.what]
     count = chosen.count or default
     with tempfile.TemporaryDirectory() as scratch:
         found = work(count, chosen.folder or Path(scratch))

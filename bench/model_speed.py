@@ -3,20 +3,26 @@
     python -m bench.model_speed [--models FOLDER]
 
 --models: the pipeline's `models` folder, for its pyramid and baselines; without it, untrained ones of the same default
-sizes at 64 px. Latency: median seconds of one call. Memory: of the GPU's allocator, or what the process has grown to.
+sizes at 64 px. Latency: median seconds of one call. Memory: of the GPU's allocator, or what the process has grown to;
+each line is a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bench.limits import Counted, Limits, wait
 from bench.results import keep, table
 from bench.trainables import PLAIN, baseline_of, level_of, noise_images, pyramid_of
 from lapcvae.models.cascade import Cascade
@@ -28,7 +34,7 @@ def untrained(folder: Path) -> dict[str, Cascade]:
     """The default pyramid at 64 px and the plain VAE, without training."""
     cpu = torch.device("cpu")
     stored, _ = pyramid_of(noise_images(64, 64), folder)
-    vector = {"latent": "vector", "latent_size": 128}
+    vector: dict[str, Any] = {"latent": "vector", "latent_size": 128}
     levels = [level_of(stored, folder, k, cpu, blocks=1, **(vector if k == 3 else {})).level for k in (1, 2, 3)]
     return {
         "lapcvae": Cascade(levels).eval(),
@@ -49,38 +55,67 @@ def seconds(work: Callable[[], object], device: torch.device, calls: int) -> flo
     for i in range(calls + 3):
         start = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         if i >= 3:
             taken.append(time.perf_counter() - start)
     return statistics.median(taken)
 
 
+def case(models: Path | None, name: str, what: str, batch: int, calls: int) -> None:
+    """Time one model at one thing, and print what was found as JSON."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        known = trained(models) if models else untrained(Path(folder, "pyramid"))
+    if not name:
+        print(json.dumps(list(known)))
+        return
+    model = known[name].to(device)
+    side = model.level(1).side
+    noise = torch.Generator(device).manual_seed(0)
+    x = torch.rand(batch, 3, side, side, device=device)
+    work = {"reconstruct": lambda: model.reconstruct(x), "sample": lambda: model.sample(batch, noise)}[what]
+    before = peak_memory_bytes(device)
+    with torch.no_grad():
+        taken = seconds(work, device, calls)
+        grown, limits = peak_memory_bytes(device) - before, Limits.measured(device)
+        with Counted(limits) as counted:
+            work()
+    print(json.dumps([side, taken, before, grown, counted.floor_s, counted.operations, counted.bytes]))
+
+
 def main() -> None:
-    """Measure every model."""
+    """Measure every model, each thing in a process of its own, so that its peak memory is its own."""
     parser = argparse.ArgumentParser(description="speed of reconstruction and sampling")
     parser.add_argument("--models", type=Path)
     parser.add_argument("--calls", type=int, default=20)
+    parser.add_argument("--case", nargs=3, metavar=("MODEL", "WHAT", "BATCH"))
     arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if arguments.case:
+        name, what, batch = arguments.case
+        case(arguments.models, name, what, int(batch), arguments.calls)
+        return
+
+    def found(*wanted: str) -> list[Any]:
+        command = [sys.executable, "-m", "bench.model_speed", "--calls", str(arguments.calls), "--case", *wanted]
+        command += ["--models", str(arguments.models)] if arguments.models else []
+        return list(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+
     out: list[list[object]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        models = trained(arguments.models) if arguments.models else untrained(Path(folder, "pyramid"))
-        for name, model in models.items():
-            model.to(device)
-            side = model.level(1).side
-            noise = torch.Generator(device).manual_seed(0)
-            for batch in (1, 64):
-                x = torch.rand(batch, 3, side, side, device=device)
-                for what, work in {
-                    "reconstruct": lambda model=model, x=x: model.reconstruct(x),
-                    "sample": lambda model=model, batch=batch, noise=noise: model.sample(batch, noise),
-                }.items():
-                    taken = seconds(work, device, arguments.calls)
-                    memory = peak_memory_bytes(device) / 2**20
-                    out.append([name, side, what, batch, 1000 * taken, batch / taken, memory])
-    header = ["model", "px", "what", "batch", "latency ms", "images/s", "peak memory MiB"]
-    keep("model-speed", "python -m bench.model_speed", [table(header, out)])
+    for name in found("", "", "1"):
+        for batch in (1, 64):
+            for what in ("reconstruct", "sample"):
+                side, taken, before, grown, floor, operations, read = found(name, what, str(batch))
+                out.append([
+                    name, side, what, batch, 1000 * taken, batch / taken, before / 2**20, grown / 2**20,
+                    operations / batch / 1e9, read / batch / 1e6, f"{floor / taken:.0%}",
+                ])  # fmt: skip
+    header = ["model", "px", "what", "batch", "latency ms", "images/s", "memory before MiB", "more in the calls MiB"]
+    header += ["Gflop an image", "MB an image", "of the limit"]
+    keep("model-speed", [
+        table(header, out),
+        "The limit: every operation at the measured rate of a large matrix product, or of a copy of memory, whichever "
+        "takes it longer (bench/limits.py). Memory before: the process with PyTorch and the model.",
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,19 +7,25 @@ FOLDER (kept out of git, such as data/aligned) holds aligned crops, `128.npy` or
 split matters, `splits.npy`: N uint8, 0 train, 1 val, 2 test; otherwise the last fifth is held out. 64 px crops are
 made from 128 px ones where they are missing.
 
-train64, train128: the pyramid level by level and the baselines, with sqrt(MSE) on the test rows at the posterior mean
-and the seconds of each; `--images` is how many each level sees (4 M at 64 px: 12 M over three levels, the published
-experiment). speed: images a second by batch, with and without the compiler, with data resident and streamed, beside
-the bare step. profile: where the device's time goes. Results lie in OUT as Markdown, JSON and weights; every part is
-written when it is done, so a call that runs out of time leaves the parts before it.
+train64, train128: the pyramid level by level, then the baselines, with sqrt(MSE) on the test rows at the posterior mean
+and the seconds of each, reconstructions and samples as pictures; `--images` is how many each level sees (4 M at 64 px:
+12 M over three levels, the published experiment; the aim is under ten minutes on one H200), `--batch` at how many a
+step. `--compile off` and `--models lapcvae` shorten a call. speed: images a second by batch, with and without the
+compiler, with data resident and streamed, beside the bare step. profile: where the device's time goes, and how far it
+is from its limits. A call on a rented machine is ten minutes at most: ask for the parts one by one.
+
+Results lie in OUT as Markdown, JSON, PNG and weights. They are written anew after every model and every line, so a call
+that runs out of time leaves what it had.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import struct
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +33,8 @@ import numpy as np
 import torch
 
 import bench.bare_box  # noqa: F401  (first: it stands in for what the box may lack)
-from bench.loop_overhead import bare
+from bench.limits import Limits, against_limits, where_time_goes
+from bench.loop_overhead import bare, bare_step
 from bench.results import keep, table
 from bench.trainables import PLAIN, images_per_second, level_of, noise_images
 from lapcvae.data.batches import PackedImages
@@ -71,65 +78,137 @@ def crops(folder: Path | None, side: int, top: Path, count: int) -> tuple[Stored
     return *read_pyramid(path), path
 
 
-def train_all(args: argparse.Namespace, side: int, device: torch.device, top: Path) -> None:
-    """Train the pyramid and the baselines of a side."""
-    start = time.perf_counter()
-    stored, rows, folder = crops(args.crops, side, top, args.count)
-    made = time.perf_counter() - start
-    updates = max(3, args.images // args.batch)
-    settings = TrainingSettings(
-        updates=updates, batch=args.batch, log_interval=max(1, updates // 40), learning_rate=args.learning_rate
-    )
-    out: list[list[object]] = []
-    levels: dict[int, LevelCVAE] = {}
+def png(path: Path, picture: np.ndarray) -> None:
+    """Write H W 3 uint8 as PNG: the box has no library for pictures."""
+    height, width, _ = picture.shape
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, -1)], 1)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows.tobytes()))]
+    with path.open("wb") as stream:
+        stream.write(b"\x89PNG\r\n\x1a\n")
+        for kind, data in [*parts, (b"IEND", b"")]:
+            stream.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
 
-    def fit(name: str, description: Description, arrays: LevelArrays) -> LevelCVAE:
+
+def sheet(rows: list[torch.Tensor]) -> np.ndarray:
+    """Rows of images (B 3 S S on [0, 1]) under each other, H W 3 uint8."""
+    x = torch.stack(rows).clamp(0, 1).mul(255).round().byte().cpu()
+    across, count, _, side, _ = x.shape
+    return x.permute(0, 3, 1, 4, 2).reshape(across * side, count * side, 3).numpy()
+
+
+class Trainings:
+    """The models of one side, trained one after another, and the page that is written after each."""
+
+    def __init__(self, args: argparse.Namespace, side: int, device: torch.device, top: Path) -> None:
+        self.args, self.side, self.device, self.top = args, side, device, top
+        self.stored, self.rows, self.folder = crops(args.crops, side, top, args.count)
+        updates = max(3, args.images // args.batch)
+        self.settings = TrainingSettings(
+            updates=updates,
+            batch=args.batch,
+            log_interval=max(1, updates // 40),
+            learning_rate=args.learning_rate,
+            compile=args.compile,
+        )
+        self.lines: list[list[object]] = []
+        self.scores: list[list[object]] = []
+        self.pyramid_seconds = 0.0
+        self.whole = PackedImages(self.folder / "x1.npy", device)
+
+    def fit(self, name: str, description: Description, arrays: LevelArrays) -> LevelCVAE:
+        """Train, save and note one model."""
         torch.manual_seed(0)
-        level, began = description.build(), time.perf_counter()
-        result = train(LevelTraining(level, arrays, "burt"), rows, settings, 0, Processes(device), name)
-        calibrate_sigma(level, arrays, rows["train"][:20000], "burt", 0)
-        save_level(level, description, args.out / f"{side}/{name}")
-        (args.out / f"{side}/{name}/curve.json").write_text(json.dumps(result.curve))
-        seconds, last = time.perf_counter() - began, result.curve[-1]
-        parameters = sum(p.numel() for p in level.parameters()) / 1e6
-        memory = result.peak_memory_bytes / 2**30
-        out.append([name, parameters, updates * args.batch, result.images_per_second, seconds, last["rate_nats"],
-                    255 * last["sigma"], memory])  # fmt: skip
+        level, began, settings = description.build(), time.perf_counter(), self.settings
+        result = train(
+            LevelTraining(level, arrays, "burt"),
+            self.rows,
+            settings,
+            0,
+            Processes(self.device),
+            f"{self.side} px {name}",
+        )
+        calibrate_sigma(level, arrays, self.rows["train"][:20000], "burt", 0)
+        save_level(level, description, self.args.out / f"{self.side}/{name}")
+        (self.args.out / f"{self.side}/{name}/curve.json").write_text(json.dumps(result.curve))
+        last, parameters = result.curve[-1], sum(p.numel() for p in level.parameters()) / 1e6
+        self.lines.append([
+            name, parameters, settings.updates * settings.batch, result.precision, result.images_per_second,
+            time.perf_counter() - began, last["rate_nats"], 255 * last["sigma"], result.peak_memory_bytes / 2**30,
+        ])  # fmt: skip
         return level
 
-    for k in range(stored.depth, 0, -1):
-        settings_k = ModelSettings(**{**PRESETS["modern"], **args.small, **(VECTOR if k == stored.depth else {})})
-        description = Description(
-            k, stored.depth, stored.sides[k - 1], "burt", settings_k, scale_of(stored.statistics, k, stored.depth)
-        )
-        coarser = top / f"rebuilt{side}-{k + 1}"
-        arrays = LevelArrays(PackedImages(folder / f"x{k}.npy", device))
-        if k < stored.depth:
-            packed = [PackedImages(coarser / f"{name}.npy", device) for name in ("image", "mean")]
-            arrays = LevelArrays(arrays.images, *packed, float(levels[k + 1].log_sigma))
-        levels[k] = fit(f"level{k}", description, arrays)
-        if k > 1:
-            began = time.perf_counter()
-            rebuilt = top / f"rebuilt{side}-{k}"
-            rebuilt.mkdir()
-            write_rebuilt(levels[k], arrays, "burt", rebuilt)
-            out.append([f"rebuilt{k}", 0.0, len(rows["train"]), 0.0, time.perf_counter() - began, 0.0, 0.0, 0.0])
-    models = {"lapcvae": Cascade([levels[k] for k in sorted(levels)])}
-    whole = stored.statistics["1"]
-    scale = scale_of({"1": {**whole, "band_std": float(np.sqrt(np.mean(np.square(whole["std"]))))}}, 1, 1)
-    for name, chosen in BASELINES.items():
-        kind = ModelSettings(**{**PRESETS["modern"], **chosen, **args.small})
-        arrays = LevelArrays(PackedImages(folder / "x1.npy", device))
-        models[name] = Cascade([fit(name, Description(1, 1, side, "burt", kind, scale), arrays)])
-    header = ["what", "M parameters", "images", "images/s", "seconds", "rate nats", "sigma of 255", "peak GiB"]
-    scores = [[name, *errors(model.eval(), arrays.images, rows["test"])] for name, model in models.items()]
-    pyramid_seconds = sum(float(str(row[4])) for row in out if str(row[0])[:5] in ("level", "rebui"))
-    keep(f"on-gpu-train{side}", f"python -m bench.on_gpu --only train{side}", [
-        f"{len(rows['train']):,} photographs to train on; pyramid in {made:.1f} s; the levels take "
-        f"{pyramid_seconds:.0f} s together.",
-        table(header, out),
-        table(["model", "sqrt(MSE) mean", "std", "root of mean MSE", "test photographs"], scores),
-    ], args.out)  # fmt: skip
+    def pyramid(self) -> None:
+        """Every level, from what the coarser one rebuilt."""
+        levels: dict[int, LevelCVAE] = {}
+        began = time.perf_counter()
+        for k in range(self.stored.depth, 0, -1):
+            chosen = {**PRESETS["modern"], **self.args.small, **(VECTOR if k == self.stored.depth else {})}
+            scale = scale_of(self.stored.statistics, k, self.stored.depth)
+            description = Description(
+                k, self.stored.depth, self.stored.sides[k - 1], "burt", ModelSettings(**chosen), scale
+            )
+            arrays = LevelArrays(PackedImages(self.folder / f"x{k}.npy", self.device))
+            if k < self.stored.depth:
+                image, mean = (
+                    PackedImages(self.top / f"rebuilt{self.side}-{k + 1}/{name}.npy", self.device)
+                    for name in ("image", "mean")
+                )
+                arrays = LevelArrays(arrays.images, image, mean, float(levels[k + 1].log_sigma.detach()))
+            levels[k] = self.fit(f"level{k}", description, arrays)
+            if k > 1:
+                rebuilt = self.top / f"rebuilt{self.side}-{k}"
+                rebuilt.mkdir()
+                write_rebuilt(levels[k].eval(), arrays, "burt", rebuilt)
+            self.pyramid_seconds = time.perf_counter() - began
+            self.tell()
+        self.score("lapcvae", Cascade([levels[k] for k in sorted(levels)]))
+
+    def baseline(self, name: str) -> None:
+        """A plain VAE of the whole image."""
+        statistics = self.stored.statistics["1"]
+        spread = float(np.sqrt(np.mean(np.square(statistics["std"]))))
+        scale = scale_of({"1": {**statistics, "band_std": spread}}, 1, 1)
+        chosen = ModelSettings(**{**PRESETS["modern"], **BASELINES[name], **self.args.small})
+        description = Description(1, 1, self.side, "burt", chosen, scale)
+        self.score(name, Cascade([self.fit(name, description, LevelArrays(self.whole))]))
+
+    @torch.no_grad()
+    def score(self, name: str, model: Cascade) -> None:
+        """Errors and pictures of a whole model."""
+        model.eval()
+        self.scores.append([name, *errors(model, self.whole, self.rows["test"])])
+        shown = self.rows["test"][:12]
+        x = self.whole.gather(shown, np.zeros_like(shown))
+        drawn = model.sample(len(shown), torch.Generator(self.device).manual_seed(0)).images[0]
+        png(self.args.out / f"{self.side}/{name}.png", sheet([x, model.reconstruct(x)[0].rebuilt, drawn]))
+        self.tell()
+
+    def tell(self) -> None:
+        """Write what there is."""
+        header = [
+            "what",
+            "M parameters",
+            "images",
+            "in",
+            "images/s",
+            "seconds",
+            "rate nats",
+            "sigma of 255",
+            "peak GiB",
+        ]
+        keep(f"on-gpu-train{self.side}", [
+            f"{len(self.rows['train']):,} photographs to train on, batch {self.settings.batch}, compile "
+            f"{self.settings.compile}. The levels so far, with what they rebuild, took {self.pyramid_seconds:.0f} s.",
+            table(header, self.lines),
+            table(["model", "sqrt(MSE) mean", "std", "root of mean MSE", "test photographs"], self.scores),
+        ], self.args.out)  # fmt: skip
+
+
+def train_all(args: argparse.Namespace, side: int, device: torch.device, top: Path) -> None:
+    """Train the pyramid and the baselines of a side."""
+    trainings = Trainings(args, side, device, top)
+    for name in args.models:
+        trainings.pyramid() if name == "lapcvae" else trainings.baseline(name)
 
 
 @torch.no_grad()
@@ -147,46 +226,42 @@ def errors(model: Cascade, images: PackedImages, rows: np.ndarray) -> tuple[floa
 def speed(args: argparse.Namespace, device: torch.device, top: Path) -> None:
     """Images a second of level 1 at 64 px by batch, compiler and kind of data."""
     stored, rows, folder = crops(args.crops, 64, top, args.count)
-    out: list[list[object]] = []
+    gpu, out = device.type == "cuda", list[list[object]]()
     for batch in args.batches:
-        base = bare(level_of(stored, folder, 1, device, **args.small), batch, args.steps, device)
-        out.append([batch, "bare step, compiled where auto does", base, 1.0])
-        for compiler in ("auto", "off"):
-            for resident in (True, False) if device.type == "cuda" else (False,):
+        base = bare(level_of(stored, folder, 1, device, **args.small), batch, args.steps, device, gpu)
+        out.append([batch, "bare step" + ", compiled" * gpu, base, 1.0])
+        for compiler in ("auto", "off") if gpu else ("off",):
+            for resident in (True, False):
                 settings = TrainingSettings(
-                    updates=args.steps, batch=batch, log_interval=max(1, args.steps // 3), compile=compiler
+                    updates=args.steps,
+                    batch=batch,
+                    log_interval=max(1, args.steps // 3),
+                    compile=compiler,
+                    precision="bf16" if gpu else "fp32",
                 )
                 trainable = level_of(stored, folder, 1, device, resident, **args.small)
                 rate = images_per_second(trainable, rows, settings, device)
-                out.append(
-                    [batch, f"loop, compile {compiler}, {'resident' if resident else 'streamed'}", rate, rate / base]
-                )
-    keep("on-gpu-speed", "python -m bench.on_gpu --only speed", [
-        table(["batch", "what", "images/s", "of the bare step"], out)
-    ], args.out)  # fmt: skip
+                data = "resident" if resident else "streamed"
+                out.append([batch, f"loop, compile {compiler}, {data}", rate, rate / base])
+                keep("on-gpu-speed", [table(["batch", "what", "images/s", "of the bare step"], out)], args.out)
 
 
 def profile(args: argparse.Namespace, device: torch.device, top: Path) -> None:
-    """Where the time of level 1's loop goes."""
-    from torch.profiler import ProfilerActivity
-
-    stored, rows, folder = crops(args.crops, 64, top, args.count)
-    trainable = level_of(stored, folder, 1, device, **args.small)
-    settings = TrainingSettings(updates=args.steps, batch=args.batch, log_interval=args.steps)
-    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-    images_per_second(trainable, rows, TrainingSettings(updates=9, batch=args.batch, log_interval=3), device)
-    with torch.profiler.profile(activities=kinds, with_flops=True) as recorded:
-        began = time.perf_counter()
-        train(trainable, {**rows, "val": rows["val"][:0]}, settings, 0, Processes(device), "profile")
-        seconds = time.perf_counter() - began
-    averages = recorded.key_averages()
-    flops = sum(event.flops for event in averages)
-    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    keep("on-gpu-profile", "python -m bench.on_gpu --only profile", [
-        f"{args.steps} updates of level 1, batch {args.batch}, in {seconds:.2f} s; "
-        f"{flops / seconds / 1e12:.3f} Tflop/s in the convolutions and matrix products that the profiler counts",
-        "```\n" + averages.table(sort_by=order, row_limit=25, max_name_column_width=60) + "\n```",
-    ], args.out)  # fmt: skip
+    """Where the time of a bare step of level 1 goes, and how far it is from the device's limits."""
+    stored, _, folder = crops(args.crops, 64, top, args.count)
+    gpu, texts = device.type == "cuda", list[str]()
+    limits = Limits.measured(device)
+    for k in range(1, stored.depth + 1):
+        rate = bare(level_of(stored, folder, k, device, **args.small), args.batch, args.steps, device, gpu)
+        step = bare_step(level_of(stored, folder, k, device, **args.small), args.batch, device, gpu, compiled=False)
+        step()
+        texts += [f"Level {k}. {against_limits(step, args.batch, rate, limits)}", where_time_goes(step, device)]
+        keep("on-gpu-profile", [
+            limits.text(),
+            "Rates are of the compiled step in bf16, operations and bytes of the one that is not compiled."
+            if gpu else "Not compiled, in fp32.",
+            *texts,
+        ], args.out)  # fmt: skip
 
 
 def main() -> None:
@@ -198,6 +273,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4_000_000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--models", nargs="+", default=["lapcvae", *BASELINES], choices=["lapcvae", *BASELINES])
+    parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--count", type=int, default=4096, help="images of noise, where no crops are given")

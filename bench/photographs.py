@@ -6,6 +6,7 @@ import itertools
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,15 +30,15 @@ def variants(count: int, side: int = SIDE) -> Iterator[tuple[str, str, bytes]]:
     hashes, so that nothing is nearly a duplicate of anything. `side`: pixels, of all but the first.
     """
     originals = list(sample().items())
-    outside = np.ones((SIDE, SIDE, 1), np.float32)
+    outside: np.ndarray = np.ones((SIDE, SIDE, 1), np.float32)
     outside[50:200, 60:190] = 0
     outside = cv2.GaussianBlur(outside, (0, 0), 8)[..., None]
     for i in range(count):
         name, data = originals[i % len(originals)]
         person, turn = name.split("/")[-2], i // len(originals)
         if turn:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-            patches = np.random.default_rng(i).uniform(-200, 200, (9, 9)).astype(np.float32)
+            image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            patches: Any = np.random.default_rng(i).uniform(-200, 200, (9, 9)).astype(np.float32)
             patches = cv2.resize(patches, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)[..., None]
             image = np.clip(image * (1 - 0.001 * (turn % 200)) + outside * patches, 0, 255).astype(np.uint8)
             if side != SIDE:

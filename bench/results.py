@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -14,12 +14,17 @@ RESULTS = Path(__file__).parent / "results"
 
 def machine() -> str:
     """What ran it: processor or GPU, threads, PyTorch."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    capability = torch.backends.cpu.get_cpu_capability()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{device} ({capability}, {os.cpu_count()} logical cores), {torch.get_num_threads()} threads, "
-        f"PyTorch {torch.__version__}"
+        f"{os.cpu_count()} cores of a processor with {torch.backends.cpu.get_cpu_capability()}, {gpu}; "
+        f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}"
     )
+
+
+def command() -> str:
+    """This process's command line; folders of this machine are named by their last part alone."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python -m bench." + Path(sys.argv[0]).stem, *words])
 
 
 def table(header: list[str], rows: list[list[object]]) -> str:
@@ -29,9 +34,9 @@ def table(header: list[str], rows: list[list[object]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def keep(name: str, command: str, parts: list[str], folder: Path = RESULTS) -> None:
+def keep(name: str, parts: list[str], folder: Path = RESULTS) -> None:
     """Print the parts and write them, with the command and the machine, into a dated file."""
-    text = "\n\n".join([f"# {name}, {date.today():%Y-%m-%d}", f"`{command}`", machine(), *parts]) + "\n"
+    text = "\n\n".join([f"# {name}, {date.today():%Y-%m-%d}", f"`{command()}`", machine(), *parts]) + "\n"
     print(text)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{date.today():%Y-%m-%d}-{name}.md").write_text(text, encoding="utf-8")

@@ -1,9 +1,10 @@
 """Cost as work grows: images a second and memory at 1, 10 and 100 times the data, at 64, 128 and 256 px.
 
-    python -m bench.scaling [--photographs 300] [--updates 12]
+    python -m bench.scaling [--photographs 200] [--updates 18] [--sides 64]
 
-Each case is a process of its own, so that its peak memory is its own. Level 1 of the default networks is trained for a
-few updates, with the pyramid of that many photographs on the disk; the disk holds about 14 bytes a pixel of them.
+Each case is a process of its own, so that its peak memory is its own: one writes the pyramid of that many photographs,
+as the `pyramid` stage does, and one trains level 1 of the default networks on it for a few updates. The disk holds
+about 14 bytes a pixel of them.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bench.results import keep, table
@@ -24,41 +28,97 @@ from lapcvae.training.result import peak_memory_bytes
 from lapcvae.training.settings import TrainingSettings
 
 
+class OwnMemory:
+    """A context that watches this process's own memory, without the pages of mapped files: the system may drop them."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> OwnMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            status = Path("/proc/self/status").read_text()
+            self.peak = max(self.peak, 1024 * int(status.split("RssAnon:")[1].split()[0]))
+
+
+def write(folder: Path, side: int, count: int) -> None:
+    """Write the pyramid of `count` photographs and print images a second and the peak memory as JSON.
+
+    The photographs lie in a mapped file, as the `align` stage leaves them.
+    """
+    some = noise_images(min(count, 256), side)
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, side, side, 3))
+    for first in range(0, count, len(some)):
+        images[first : first + len(some)] = some[: count - first]
+    images.flush()
+    del images, some
+    with OwnMemory() as memory:
+        start = time.perf_counter()
+        pyramid_of(np.load(folder / "images.npy", mmap_mode="r"), folder / "pyramid")
+        rate = count / (time.perf_counter() - start)
+    (folder / "images.npy").unlink()
+    print(json.dumps([rate, memory.peak]))
+
+
 def case(folder: Path, updates: int) -> None:
     """Train on a pyramid and print the rate and the peak memory as JSON."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    stored, rows = read_pyramid(folder)
+    stored, rows = read_pyramid(folder / "pyramid")
     settings = TrainingSettings(updates=updates, batch=16, log_interval=updates // 3, checkpoint_interval=updates)
-    rate = images_per_second(level_of(stored, folder, 1, device, blocks=1), rows, settings, device)
-    print(json.dumps([rate, peak_memory_bytes(device)]))
+    with OwnMemory() as memory:
+        rate = images_per_second(level_of(stored, folder / "pyramid", 1, device, blocks=1), rows, settings, device)
+    print(json.dumps([rate, peak_memory_bytes(device) if device.type == "cuda" else memory.peak]))
 
 
 def main() -> None:
-    """Make each pyramid, train on it in a process of its own, remove it."""
+    """Make each pyramid, train on it, remove it."""
     parser = argparse.ArgumentParser(description="cost as data and images grow")
-    parser.add_argument("--photographs", type=int, default=300)
-    parser.add_argument("--updates", type=int, default=12)
+    parser.add_argument("--photographs", type=int, default=200)
+    parser.add_argument("--updates", type=int, default=18)
     parser.add_argument("--times", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 128, 256])
-    parser.add_argument("--case", type=Path)
+    parser.add_argument("--case", nargs=4, metavar=("WHAT", "FOLDER", "SIDE", "COUNT"))
     arguments = parser.parse_args()
     if arguments.case:
-        case(arguments.case, arguments.updates)
+        what, folder, side, count = arguments.case
+        if what == "write":
+            write(Path(folder), int(side), int(count))
+        else:
+            case(Path(folder), arguments.updates)
         return
+
+    def found(what: str, folder: str, side: int, count: int) -> list[float]:
+        command = [sys.executable, "-m", "bench.scaling", "--case", what, folder, str(side), str(count)]
+        command += ["--updates", str(arguments.updates)]
+        return list(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+
     out: list[list[object]] = []
     for side in arguments.sides:
         first: list[float] = []
         for times in arguments.times:
-            with tempfile.TemporaryDirectory() as top:
-                pyramid_of(noise_images(times * arguments.photographs, side), Path(top, "pyramid"))
-                command = [sys.executable, "-m", "bench.scaling", "--case", str(Path(top, "pyramid"))]
-                command += ["--updates", str(arguments.updates)]
-                found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            first = first or found
-            (rate, memory), count = found, times * arguments.photographs
-            out.append([side, count, rate, rate / first[0], memory / 2**20, memory / first[1]])
-    header = ["px", "photographs", "images/s", "ratio", "peak memory MiB", "ratio"]
-    keep("scaling", "python -m bench.scaling", [table(header, out)])
+            count = times * arguments.photographs
+            with tempfile.TemporaryDirectory() as folder:
+                line = [*found("write", folder, side, count), *found("train", folder, side, count)]
+            first = first or line
+            out.append([side, count])
+            for value, base, unit in zip(line, first, (1, 2**20, 1, 2**20), strict=True):
+                out[-1] += [value / unit, value / base]
+    header = ["px", "photographs", "pyramid/s", "ratio", "peak MiB", "ratio"]
+    header += ["training images/s", "ratio", "peak MiB", "ratio"]
+    keep("scaling" + "".join(f"-{side}" for side in arguments.sides), [
+        table(header, out),
+        f"Ratios are to {arguments.photographs} photographs of the same side. Memory is the process's own (the GPU's "
+        "where there is one), without the pages of mapped files, which the system takes back where it needs them.",
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

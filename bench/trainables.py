@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,23 +44,23 @@ def pyramid_of(images: np.ndarray, folder: Path) -> tuple[StoredPyramid, dict[st
 
 
 def level_of(
-    stored: StoredPyramid, folder: Path, k: int, device: torch.device, resident: bool | None = None, **settings: object
+    stored: StoredPyramid, folder: Path, k: int, device: torch.device, resident: bool | None = None, **settings: Any
 ) -> LevelTraining:
     """Level k on a pyramid, its coarser images being the true ones: as costly as those of a trained level."""
-    chosen = ModelSettings(**{**PRESETS["modern"], **settings})  # type: ignore[arg-type]
+    chosen = ModelSettings(**{**PRESETS["modern"], **settings})
     level = LevelCVAE(chosen, stored.sides[k - 1], k == stored.depth, scale_of(stored.statistics, k, stored.depth))
     own = PackedImages(folder / f"x{k}.npy", device, resident)
     if k == stored.depth:
         return LevelTraining(level, LevelArrays(own), stored.kind)
-    coarser = [PackedImages(folder / f"x{k + 1}.npy", device, resident) for _ in range(2)]
-    return LevelTraining(level, LevelArrays(own, *coarser, -3.0), stored.kind)
+    image, mean = (PackedImages(folder / f"x{k + 1}.npy", device, resident) for _ in range(2))
+    return LevelTraining(level, LevelArrays(own, image, mean, -3.0), stored.kind)
 
 
-def baseline_of(stored: StoredPyramid, folder: Path, device: torch.device, **settings: object) -> LevelTraining:
+def baseline_of(stored: StoredPyramid, folder: Path, device: torch.device, **settings: Any) -> LevelTraining:
     """A plain VAE of the whole image."""
     whole = stored.statistics["1"]
     statistics = {"1": {**whole, "band_std": float(np.mean(whole["std"]))}}
-    chosen = ModelSettings(**{**PRESETS["modern"], **settings})  # type: ignore[arg-type]
+    chosen = ModelSettings(**{**PRESETS["modern"], **settings})
     level = LevelCVAE(chosen, stored.sides[0], True, scale_of(statistics, 1, 1))
     return LevelTraining(level, LevelArrays(PackedImages(folder / "x1.npy", device)), stored.kind)
 

@@ -1,6 +1,6 @@
 """Images a second in training, against pythae's trainer and PyTorch-VAE's loop: one network, loss, batch and data.
 
-    python -m bench.training_speed --peers FOLDER --pytorch-vae FOLDER [--updates 30] [--batches 64 256]
+    python -m bench.training_speed --peers FOLDER --pytorch-vae FOLDER [--updates 30] [--batch 64] [--turns 3]
 
 --peers: a folder of them, made as bench/README.md says, so that nothing here changes. --pytorch-vae: a checkout of
 github.com/AntixK/PyTorch-VAE. Either may be left out.
@@ -28,8 +28,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.limits import Limits, against_limits, where_time_goes
+from bench.loop_overhead import bare_step
 from bench.results import keep, table
-from bench.trainables import PLAIN, baseline_of, noise_images, pyramid_of
+from bench.trainables import PLAIN, baseline_of, images_per_second, noise_images, pyramid_of
 from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
 from lapcvae.training.settings import TrainingSettings
@@ -43,7 +45,8 @@ class Clock(nn.Module):
 
     def __init__(self, inner: LevelTraining) -> None:
         super().__init__()
-        self.inner, self.moments = inner, []
+        self.inner = inner
+        self.moments: list[float] = []
 
     def terms(self, x: Tensor) -> Terms:
         """Terms of images B 3 S S in [0, 1]."""
@@ -70,7 +73,10 @@ class Clock(nn.Module):
 def ours(
     trainable: LevelTraining, rows: dict[str, np.ndarray], batch: int, updates: int, device: torch.device
 ) -> float:
-    """This project's loop, on packed uint8."""
+    """This project's loop, on packed uint8; on a GPU with everything on, that is in bf16 and compiled."""
+    if device.type == "cuda":
+        settings = TrainingSettings(updates=10 * updates, batch=batch, log_interval=max(1, updates))
+        return images_per_second(trainable, rows, settings, device)
     clock = Clock(trainable)
     trainable.register_forward_pre_hook(lambda *_: clock.note())
     settings = TrainingSettings(updates=updates, batch=batch, log_interval=updates, precision="fp32")
@@ -88,7 +94,7 @@ def pythae(trainable: LevelTraining, images: Tensor, batch: int, updates: int, d
     logging.getLogger("pythae").setLevel(logging.ERROR)
     clock = Clock(trainable)
 
-    class Model(BaseAE):  # type: ignore[misc]
+    class Model(BaseAE):
         def __init__(self) -> None:
             super().__init__(BaseAEConfig(input_dim=(3, SIDE, SIDE), latent_dim=128))
             self.clock = clock
@@ -138,7 +144,7 @@ def pytorch_vae(trainable: LevelTraining, images: Tensor, batch: int, updates: i
         def loss_function(self, loss: Tensor, **_: object) -> dict[str, Tensor]:
             return {"loss": loss}
 
-    class Experiment(VAEXperiment):  # type: ignore[misc]
+    class Experiment(VAEXperiment):
         # Lightning has since dropped the argument `optimizer_idx` of training_step.
         def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
             return super().training_step(batch, batch_idx)
@@ -161,20 +167,22 @@ def pytorch_vae(trainable: LevelTraining, images: Tensor, batch: int, updates: i
 
 
 def main() -> None:
-    """Run every trainer twice, in turns, and keep the better rate of each."""
+    """Run every trainer in turns, and keep the best rate of each."""
     parser = argparse.ArgumentParser(description="training speed against other trainers")
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--pytorch-vae", type=Path)
     parser.add_argument("--updates", type=int, default=30)
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     sys.path += [str(folder) for folder in (arguments.peers, arguments.pytorch_vae) if folder]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    raw = noise_images(max(arguments.batches) * arguments.updates, SIDE)
-    images = torch.from_numpy(raw).permute(0, 3, 1, 2).float().div(255).contiguous()
-    rows_out: list[list[object]] = []
+    batch, updates = arguments.batch, arguments.updates
+    raw = noise_images(batch * updates * 16 // 15 + 16, SIDE)
+    images = torch.from_numpy(raw[: batch * updates]).permute(0, 3, 1, 2).float().div(255).contiguous()
+    limits = Limits.measured(device)
     with tempfile.TemporaryDirectory() as folder:
         stored, rows = pyramid_of(raw, Path(folder, "pyramid"))
 
@@ -182,22 +190,28 @@ def main() -> None:
             torch.manual_seed(0)
             return baseline_of(stored, Path(folder, "pyramid"), device, **PLAIN)
 
-        for batch in arguments.batches:
-            runs: dict[str, Callable[[], float]] = {
-                "lapcvae": lambda batch=batch: ours(fresh(), rows, batch, arguments.updates, device),
-            }
-            if arguments.peers:
-                runs["pythae"] = lambda batch=batch: pythae(
-                    fresh(), images[: batch * arguments.updates], batch, arguments.updates, device
-                )
-            if arguments.peers and arguments.pytorch_vae:
-                runs["PyTorch-VAE"] = lambda batch=batch: pytorch_vae(fresh(), images, batch, arguments.updates, device)
-            rates = {name: max(run() for _ in range(2)) for name, run in runs.items()}
-            best = max((rate for name, rate in rates.items() if name != "lapcvae"), default=float("nan"))
-            rows_out += [[batch, name, rate, rate / best] for name, rate in rates.items()]
-    keep("training-speed", "python -m bench.training_speed", [
-        f"The plain VAE at {SIDE} px, fp32, images a second; the ratio is to the faster peer.",
-        table(["batch", "trainer", "images/s", "ratio"], rows_out),
+        runs: dict[str, Callable[[], float]] = {"lapcvae": lambda: ours(fresh(), rows, batch, updates, device)}
+        if arguments.peers:
+            runs["pythae"] = lambda: pythae(fresh(), images, batch, updates, device)
+        if arguments.peers and arguments.pytorch_vae:
+            runs["PyTorch-VAE"] = lambda: pytorch_vae(fresh(), images, batch, updates, device)
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(arguments.turns):
+            for name, run in runs.items():
+                rates[name].append(run())
+        step = bare_step(fresh(), batch, device, bf16=False, compiled=False)
+        step()
+        best = {name: max(values) for name, values in rates.items()}
+        texts = [against_limits(step, batch, best["lapcvae"], limits), where_time_goes(step, device)]
+    fastest_peer = max((rate for name, rate in best.items() if name != "lapcvae"), default=float("nan"))
+    out: list[list[object]] = [[name, rate, rate / fastest_peer, min(rates[name])] for name, rate in best.items()]
+    keep(f"training-speed-batch{batch}", [
+        f"The plain VAE at {SIDE} px, fp32, batch {batch}: images a second by the median step, the best of "
+        f"{arguments.turns} turns; the ratio is to the faster peer.",
+        table(["trainer", "images/s", "ratio", "slowest turn"], out),
+        limits.text(),
+        f"lapcvae. {texts[0]} Its bare step:",
+        texts[1],
     ])  # fmt: skip
 
 

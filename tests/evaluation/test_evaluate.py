@@ -149,7 +149,14 @@ def test_the_report_is_one_page_that_needs_no_network(
     fetched = re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']+)|url\((?!["']?[#d])|<script|@import""", page)
     assert fetched == []
     assert page.count("data:image/png;base64,") == 8
-    for text in ("against vae", "kd_net, n = 10", "1.5 (1.2 to 1.8)", "&lt;network&gt; is absent", "samples, 32 px", "latent that is never used"):
+    for text in (
+        "against vae",
+        "kd_net, n = 10",
+        "1.5 (1.2 to 1.8)",
+        "&lt;network&gt; is absent",
+        "samples, 32 px",
+        "latent that is never used",
+    ):
         assert text in page, text
     assert "rejected: no_face" in page
     assert "a: &lt;b&gt;" in page

@@ -120,6 +120,7 @@ def test_store_lost_amid_training_stops_the_log_and_not_the_training(
 ) -> None:
     trained = []
     with tracking.child_run("level 3", "level", {}) as run:
+        run.wait()
         with sqlite3.connect("mlflow.db") as database:
             database.execute("DROP TABLE metrics")
         for step in range(3):

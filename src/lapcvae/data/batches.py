@@ -56,7 +56,7 @@ class PackedImages:
     """
 
     def __init__(self, path: Path, device: torch.device, resident: bool | None = None) -> None:
-        """resident: whether the array lies in the GPU's memory; by default where it fits."""
+        """resident: whether the array lies in the device's memory; by default on a GPU where it fits."""
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -71,7 +71,8 @@ class PackedImages:
         if resident is None:
             resident = device.type == "cuda" and array.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
         self.resident = resident and device.type != "cpu"
-        self._array = torch.from_numpy(np.array(array)).to(device) if self.resident else array
+        whole = np.array(array) if resident else array
+        self._array = torch.from_numpy(whole).to(device) if self.resident else whole
 
     def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Tensor]:
         """(pixels as stored, flips) of these rows and orientations: on the device, or to be copied there."""

@@ -55,12 +55,17 @@ def _burt_expand(x: Tensor, axis: int) -> Tensor:
     # [1 6 1]/8, which is (2 x_j + o_{j-1} + o_j)/4. Reflecting the zero-inserted signal means: o_{-1} = o_0 on the
     # left, repeat the edge on the right.
     n = x.shape[axis]
-    odd = x.clone()
+    out = even = odd = None
+    if axis == -2 and not (x.requires_grad or torch.compiler.is_compiling()):
+        # Rows are written where they belong, so none is moved again; autograd and the compiler take no `out`.
+        out = x.new_empty((*x.shape[:-1], 2, x.shape[-1]))
+        even, odd = out.unbind(-2)
+    odd = x.clone() if odd is None else odd.copy_(x)
     odd.narrow(axis, 0, n - 1).lerp_(x.narrow(axis, 1, n - 1), 1 / 2)
-    even = x.lerp(odd, 1 / 3)
+    even = x.lerp(odd, 1 / 3) if even is None else torch.lerp(x, odd, 1 / 3, out=even)
     even.narrow(axis, 1, n - 1).lerp_(odd.narrow(axis, 0, n - 1), 1 / 4)
     even.narrow(axis, 0, 1).lerp_(odd.narrow(axis, 0, 1), 1 / 4)
-    return _interleave(even, odd, axis)
+    return _interleave(even, odd, axis) if out is None else out.flatten(-3, -2)
 
 
 def _bilinear_reduce(x: Tensor, axis: int) -> Tensor:

@@ -1,7 +1,9 @@
 """MLflow runs of the stages: a child a level or a baseline, under the one run of the pipeline.
 
-Logging never costs training. If MLflow's store cannot be reached, one warning goes to stderr, the rest of that run is
-kept in a spool and delivered by the next run (see `registry.spool`), and the stage goes on.
+Logging never costs training: what a run logs is handed to a thread of its own, which also imports MLflow and finds the
+run, so that training begins at once and never waits for a store. If the store cannot be reached, one warning goes to
+stderr, the rest of that run is kept in a spool and delivered by the next run (see `registry.spool`), and the stage goes
+on.
 
 A pipeline run is RUNNING while one of its stages is, and afterwards ends as that stage did, so that a pipeline that
 was stopped, or of which only some stages were asked for, is never shown as still going on.
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -49,31 +52,46 @@ class TrackingConfig:
 
 
 class Run:
-    """One MLflow run being written. `run_id` is "" where MLflow could not be reached when it began."""
+    """One MLflow run being written, in order, by a thread of its own where it has one (`child_run`'s have)."""
 
-    def __init__(self) -> None:
-        self.run_id = ""
+    def __init__(self, thread: ThreadPoolExecutor | None = None) -> None:
+        self._run_id = ""
         self.parent_id = ""
         self.start: dict[str, Any] | None = None  # what a spool needs to make the run later; None: it is never spooled
+        self._thread = thread
+        self._handed: list[Future[Any]] = []
         self._client: MlflowClient | None = None
         self._spool: Spool | None = None
         self._lost = self._warned = False
 
     @property
+    def run_id(self) -> str:
+        """MLflow's id once all that was handed over is written; "" where MLflow could not be reached at the start."""
+        self.wait()
+        return self._run_id
+
+    @property
     def record_id(self) -> str:
         """What run.json names: MLflow's id, or that of the spool from which the run is delivered later."""
-        return self.run_id or (f"{spool.PREFIX}{self._spool.name}" if self._spool else "")
+        self.wait()
+        return self._run_id or (f"{spool.PREFIX}{self._spool.name}" if self._spool else "")
+
+    def wait(self) -> None:
+        """Wait until all that was handed over is written or spooled."""
+        handed, self._handed = self._handed, []
+        for future in handed:
+            future.result()
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Log scalar metrics at `step` in one call: once a logging interval, never once a batch."""
-        from mlflow.entities import Metric
-
         now, plain = int(time.time() * 1000), {key: float(value) for key, value in metrics.items()}
-        values = [Metric(key, value, now, step) for key, value in plain.items()]
-        self._attempt(
-            lambda client: client.log_batch(self.run_id, metrics=values),
-            {"op": "metrics", "step": step, "at_ms": now, "values": plain},
-        )
+
+        def call(client: MlflowClient) -> None:
+            from mlflow.entities import Metric
+
+            client.log_batch(self._run_id, metrics=[Metric(key, value, now, step) for key, value in plain.items()])
+
+        self._hand_over(call, {"op": "metrics", "step": step, "at_ms": now, "values": plain})
 
     def picture(self, name: str, picture: Path | str | np.ndarray) -> None:
         """Keep a PNG file, or an array `H W 3` or `H W` (uint8, or float in 0..1), as `<name>.png`.
@@ -90,17 +108,30 @@ class Run:
             self.artifact(renamed)
 
     def artifact(self, path: Path | str, folder: str = "") -> None:
-        """Keep a copy of a file, or of a whole folder's contents, under `folder` of the run's artifacts."""
+        """Keep a copy of a file, or of a whole folder's contents, under `folder` of the run's artifacts.
+
+        Returns once it is kept: the file may go afterwards.
+        """
         keep = "log_artifacts" if Path(path).is_dir() else "log_artifact"
-        self._attempt(
-            lambda client: getattr(client, keep)(self.run_id, str(path), folder or None),
+        self._hand_over(
+            lambda client: getattr(client, keep)(self._run_id, str(path), folder or None),
             {"op": "artifact", "folder": folder},
             [Path(path)],
         )
+        self.wait()
 
     def tag(self, key: str, value: str) -> None:
         """Set a tag on this run."""
-        self._attempt(lambda client: client.set_tag(self.run_id, key, value), {"op": "tag", "key": key, "value": value})
+        self._hand_over(
+            lambda client: client.set_tag(self._run_id, key, value), {"op": "tag", "key": key, "value": value}
+        )
+
+    def _hand_over(self, call: Callable[[MlflowClient], object], *what: Any) -> None:
+        """`_attempt`, in this run's thread where it has one."""
+        if self._thread is None:
+            self._attempt(call, *what)
+        else:
+            self._handed.append(self._thread.submit(self._attempt, call, *what))
 
     def _attempt(
         self,
@@ -135,18 +166,20 @@ class Run:
         if self.start is None:
             return
         if self._spool is None:
-            self._spool = Spool(self.run_id, self.start)
+            self._spool = Spool(self._run_id, self.start)
         if operation is not None:
             self._spool.keep(operation, files)
 
     def _end(self, status: str) -> None:
+        self.wait()
         if self._spool is not None:
             self._spool.keep({"op": "end", "status": status, "at_ms": int(time.time() * 1000)})
             self._spool.close()
         # Tried even after a loss: the store may be back, and a run left RUNNING would be a lie.
         self._lost, self.start = False, None
-        for run_id in filter(None, (self.run_id, self.parent_id)):
-            self._attempt(partial(_terminate, run_id, status))
+        for run_id in filter(None, (self._run_id, self.parent_id)):
+            self._hand_over(partial(_terminate, run_id, status))
+        self.wait()
 
 
 def _write_png(picture: np.ndarray, path: Path) -> None:
@@ -171,20 +204,22 @@ def child_run(
     `name` is what people read ("level 3"), `kind` what they filter by ("level", "baseline"), `params` this stage's own
     parameters (nested ones are flattened), `data_digest` the SHA-256 of the data set. Raises what the body raises.
     """
-    tracked = Run()
-    tracked.start = _for_later(name, kind, params, tags or {}, data_digest)
-    tracked._attempt(lambda client: _start(tracked, client, name, kind, params, tags or {}, data_digest))
-    status = "FINISHED"
-    try:
-        yield tracked
-    except (KeyboardInterrupt, StoppedError):
-        status = "KILLED"
-        raise
-    except BaseException:
-        status = "FAILED"
-        raise
-    finally:
-        tracked._end(status)
+    with ThreadPoolExecutor(1, thread_name_prefix="mlflow") as thread:
+        tracked = Run(thread)
+        tracked.start = _for_later(name, kind, params, tags or {}, data_digest)
+        tracked._hand_over(lambda client: _start(tracked, client, name, kind, params, tags or {}, data_digest))
+        status = "FINISHED"
+        try:
+            yield tracked
+        except (KeyboardInterrupt, StoppedError):
+            status = "KILLED"
+            raise
+        except BaseException:
+            status = "FAILED"
+            raise
+        finally:
+            tracked._end(status)
+            tracked._thread = None
 
 
 def _start(
@@ -200,12 +235,12 @@ def _start(
         client.set_tag(run.parent_id, key, value)
     known = {"mlflow.parentRunId": run.parent_id, "kind": kind, "mlflow.source.name": "dvc.yaml"}
     known |= pipeline_run.process_tags()
-    run.run_id = client.create_run(experiment, tags=known | tags, run_name=name).info.run_id
+    run._run_id = client.create_run(experiment, tags=known | tags, run_name=name).info.run_id
     flat = flatten(params)
     if digest:
-        pipeline_run.note_data(client, run.run_id, digest)
+        pipeline_run.note_data(client, run._run_id, digest)
         pipeline_run.note_data(client, run.parent_id, digest)
-    client.log_batch(run.run_id, params=[Param(key, str(value)) for key, value in flat.items()])
+    client.log_batch(run._run_id, params=[Param(key, str(value)) for key, value in flat.items()])
 
 
 def _for_later(name: str, kind: str, params: dict[str, Any], tags: dict[str, str], data_digest: str) -> dict[str, Any]:
@@ -250,7 +285,7 @@ def keep_sources(run_id: str, files: list[Path]) -> None:
     out. MLflow being away is no error here.
     """
     run = Run()
-    run.run_id = run_id
+    run._run_id = run_id
     for path in files:
         if path.is_file():
             run.artifact(path, "lineage")
@@ -258,11 +293,11 @@ def keep_sources(run_id: str, files: list[Path]) -> None:
 
 def _adopt(run: Run, client: MlflowClient, made_by: dict[str, str], digest: str) -> None:
     experiment = open_experiment(client, read_config().experiment)
-    run.run_id = pipeline_run.find_or_create(client, experiment)
+    run._run_id = pipeline_run.find_or_create(client, experiment)
     lines = ["Models of this pipeline run, and the runs that trained them:", ""]
     for model, trainer in made_by.items():
-        client.set_tag(run.run_id, f"run.{model}", trainer)
+        client.set_tag(run._run_id, f"run.{model}", trainer)
         lines.append(f"- [{model}](#/experiments/{experiment}/runs/{trainer})" if trainer else f"- {model}: not logged")
-    client.set_tag(run.run_id, "mlflow.note.content", "\n".join(lines))
+    client.set_tag(run._run_id, "mlflow.note.content", "\n".join(lines))
     if digest:
-        pipeline_run.note_data(client, run.run_id, digest)
+        pipeline_run.note_data(client, run._run_id, digest)
