@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -48,6 +49,36 @@ def test_a_file_in_the_way_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(StorageError, match="a file stands where a folder is needed"):
         write_text(tmp_path / "data" / "a.txt", "text")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_a_name_promises_is_on_the_disk_before_it(
+    tmp_path: Path, folder: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may lose what was not flushed: contents are flushed, then the name is given, then it is flushed."""
+    events: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flushed(handle: int) -> None:
+        events.append(("flush", Path(f"/dev/fd/{handle}").resolve().name))
+        fsync(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        events.append(("rename", target.name))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    target = tmp_path / "a"
+    if folder:
+        with atomic_folder(target) as partial:
+            (partial / "weights").write_text("x")
+        flushes = ["weights", partial.name]
+    else:
+        with atomic_path(target) as partial:
+            partial.write_text("x")
+        flushes = [partial.name]
+    assert events == [*(("flush", name) for name in flushes), ("rename", "a"), ("flush", tmp_path.name)]
 
 
 def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:

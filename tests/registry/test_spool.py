@@ -79,6 +79,7 @@ def test_away_before_amid_and_after(server: Server, capsys: pytest.CaptureFixtur
     amid_run = tracking.child_run("level 2", "level", {"a": 2})
     with amid_run as amid:
         amid.log(0, {"rate_nats": 0.0})
+        amid.wait()
         server.kill()  # away from here on, past the end of the run
         amid.log(1, {"rate_nats": 1.0})
         amid.tag("note", "kept")
@@ -125,7 +126,7 @@ def test_a_spool_of_a_killed_run_is_delivered_as_failed(project: Path) -> None:
     program = (
         "import os, signal\nfrom lapcvae.registry import tracking\n"
         "with tracking.child_run('level 3', 'level', {}) as run:\n"
-        "    run.log(0, {'rate_nats': 1.0}); os.kill(os.getpid(), signal.SIGKILL)"
+        "    run.log(0, {'rate_nats': 1.0}); run.wait(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     away: dict[str, Any] = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -143,6 +144,7 @@ def test_a_spool_of_a_killed_run_is_delivered_as_failed(project: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], env=environment, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     with tracking.child_run("level 2", "level", {}) as living:
+        living.wait()
         marked = crashed.mark_crashed("faces")
         assert len(marked) == 2  # the level's run, and its pipeline's
         assert {open_client().get_run(run_id).info.status for run_id in marked} == {"FAILED"}

@@ -66,6 +66,7 @@ def test_parent_is_running_while_a_child_is(project: Path, monkeypatch: pytest.M
         parent = client.get_run(first.run_id).data.tags["mlflow.parentRunId"]
     assert client.get_run(parent).info.status == "FINISHED"
     with tracking.child_run("level 2", "level", {}) as second:
+        second.wait()
         assert client.get_run(parent).info.status == "RUNNING"
         assert client.get_run(second.run_id).data.tags["mlflow.parentRunId"] == parent
     assert client.get_run(parent).info.status == "FINISHED"

@@ -42,6 +42,14 @@ def test_two_processes_train_as_one(small: Small, together: tuple[Path, str], st
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)
 
 
+def test_two_processes_that_were_stopped_end_with_the_same_bytes(together: tuple[Path, str]) -> None:
+    unbroken, resumed = (load_file(together[0] / f"{name}.safetensors") for name in ("spatial", "stopped"))
+    assert unbroken.keys() == resumed.keys()
+    for name, value in unbroken.items():
+        assert torch.equal(value, resumed[name]), name
+    assert "stopped: going on from update 20 of 30" in together[1]
+
+
 def test_batch_norm_on_processors_is_warned_of(together: tuple[Path, str]) -> None:
     assert together[1].count("batch norm sees each process's images only") == 1
 

@@ -79,8 +79,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
             yield temporary
             temporary.chmod(0o755)
-            for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
-                _fsync(file)
+            for inside in sorted(temporary.rglob("*")):
+                _fsync(inside)
+            _fsync(temporary)
             if target.is_dir():
                 shutil.rmtree(target)
             temporary.replace(target)

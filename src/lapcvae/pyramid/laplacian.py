@@ -14,7 +14,7 @@ from torch import Tensor
 from lapcvae.pyramid.filters import PyramidKind, expand, reduce
 
 # Bytes of finest images that are worked on at a time on a processor.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 3 << 19
 
 
 @dataclass(frozen=True)

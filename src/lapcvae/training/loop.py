@@ -38,8 +38,9 @@ from lapcvae.training.state import TrainingState
 from lapcvae.training.trainable import Trainable
 
 VALIDATION_IMAGES = 256
-# What PyTorch raises when a GPU is gone or in error.
+# What PyTorch raises when a GPU is gone or in error; its libraries' errors are known by their names alone.
 _DEVICE_LOST: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
+_LIBRARIES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
 
 
 def train(
@@ -69,7 +70,9 @@ def train(
         raise TrainingError(
             f"{label}: the device's memory is full; raise `accumulate` or lower `batch` in params.yaml ({error})"
         ) from error
-    except _DEVICE_LOST as error:
+    except RuntimeError as error:
+        if not isinstance(error, _DEVICE_LOST) and not any(name in str(error) for name in _LIBRARIES):
+            raise
         raise TrainingError(
             f"{label}: the device failed at update {loop.state.update} ({str(error).splitlines()[0]}); run the same "
             "command again to go on from the last checkpoint"
