@@ -18,6 +18,12 @@ class _Bar:
     def __class_getitem__(cls, _: object) -> type:
         return cls
 
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def __getattr__(self, _: str) -> Any:
         return lambda *_, **__: None
 
