@@ -5,6 +5,7 @@ The strict loader and the progress bar import them; no benchmark reads a YAML fi
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -31,4 +32,5 @@ class _Bar:
 for _name in ("yaml", "tqdm"):
     if importlib.util.find_spec(_name) is None:
         sys.modules[_name] = types.ModuleType(_name)
+        sys.modules[_name].__spec__ = importlib.machinery.ModuleSpec(_name, None)  # PyTorch's compiler asks for it
         sys.modules[_name].__dict__.update(tqdm=_Bar, YAMLError=ValueError)
