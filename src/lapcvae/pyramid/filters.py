@@ -40,32 +40,40 @@ def _burt_reduce(x: Tensor, axis: int) -> Tensor:
     # y_j = (4 e_j + 6 q_{j-1} + 6 q_j)/16. Reflection means e_n = e_{n-1} and q_{-1} = q_0. Each line is one pass over
     # memory, which is all that this costs, and a mean of two, which keeps a constant image exactly.
     even, odd = _deinterleave(x, axis)
-    n = even.shape[axis]
-    q = odd.lerp(even, 1 / 5)
-    q.narrow(axis, 0, n - 1).lerp_(even.narrow(axis, 1, n - 1), 1 / 6)
-    q.narrow(axis, n - 1, 1).lerp_(even.narrow(axis, n - 1, 1), 1 / 6)
-    y = even.lerp(q, 3 / 5)
-    y.narrow(axis, 1, n - 1).lerp_(q.narrow(axis, 0, n - 1), 3 / 8)
-    y.narrow(axis, 0, 1).lerp_(q.narrow(axis, 0, 1), 3 / 8)
-    return y
+    q = _pull(odd.lerp(even, 1 / 5), even, 1 / 6, axis, 1)
+    return _pull(even.lerp(q, 3 / 5), q, 3 / 8, axis, -1)
 
 
 def _burt_expand(x: Tensor, axis: int) -> Tensor:
     # Zero insertion, then the same kernel with gain 2. Odd outputs see o_j = (x_j + x_{j+1})/2, even ones
     # [1 6 1]/8, which is (2 x_j + o_{j-1} + o_j)/4. Reflecting the zero-inserted signal means: o_{-1} = o_0 on the
     # left, repeat the edge on the right.
+    if axis == -1 or x.requires_grad or torch.compiler.is_compiling():
+        odd = _pull(x.clone(), x, 1 / 2, axis, 1)
+        return _interleave(_pull(x.lerp(odd, 1 / 3), odd, 1 / 4, axis, -1), odd, axis)
+    # Rows are written where they belong, so that none is moved again; autograd and the compiler take no `out`.
+    out = x.new_empty((*x.shape[:-1], 2, x.shape[-1]))
+    even, odd = out.unbind(-2)
+    _pull(odd.copy_(x), x, 1 / 2, axis, 1)
+    _pull(torch.lerp(x, odd, 1 / 3, out=even), odd, 1 / 4, axis, -1)
+    return out.flatten(-3, -2)
+
+
+def _pull(x: Tensor, towards: Tensor, weight: float, axis: int, step: int) -> Tensor:
+    """Move each x_j towards `towards`_{j + step}, step 1 or -1, by `weight`, in place; the edge towards its own."""
     n = x.shape[axis]
-    out = even = odd = None
-    if axis == -2 and not (x.requires_grad or torch.compiler.is_compiling()):
-        # Rows are written where they belong, so none is moved again; autograd and the compiler take no `out`.
-        out = x.new_empty((*x.shape[:-1], 2, x.shape[-1]))
-        even, odd = out.unbind(-2)
-    odd = x.clone() if odd is None else odd.copy_(x)
-    odd.narrow(axis, 0, n - 1).lerp_(x.narrow(axis, 1, n - 1), 1 / 2)
-    even = x.lerp(odd, 1 / 3) if even is None else torch.lerp(x, odd, 1 / 3, out=even)
-    even.narrow(axis, 1, n - 1).lerp_(odd.narrow(axis, 0, n - 1), 1 / 4)
-    even.narrow(axis, 0, 1).lerp_(odd.narrow(axis, 0, 1), 1 / 4)
-    return _interleave(even, odd, axis) if out is None else out.flatten(-3, -2)
+    edge, x_from, from_ = (n - 1, 0, 1) if step == 1 else (0, 1, 0)
+    if axis == -1 and x.is_contiguous() and towards.is_contiguous() and not x.requires_grad:
+        # As one long row, three times as fast as row by row; what met the next row's pixel is put right.
+        right = x[..., edge].lerp(towards[..., edge], weight)
+        whole, other = x.view(-1), towards.view(-1)
+        count = len(whole) - 1
+        whole.narrow(0, x_from, count).lerp_(other.narrow(0, from_, count), weight)
+        x[..., edge] = right
+        return x
+    x.narrow(axis, x_from, n - 1).lerp_(towards.narrow(axis, from_, n - 1), weight)
+    x.narrow(axis, edge, 1).lerp_(towards.narrow(axis, edge, 1), weight)
+    return x
 
 
 def _bilinear_reduce(x: Tensor, axis: int) -> Tensor:
