@@ -22,6 +22,7 @@ import torch
 from bench.limits import Limits, against_limits, wait, where_time_goes
 from bench.results import keep, table
 from bench.trainables import images_per_second, level_of, noise_images, pyramid_of
+from lapcvae.training.memory import held_memory
 from lapcvae.training.precision import use_compiler
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining
@@ -59,12 +60,13 @@ def bare_step(
 def bare(trainable: LevelTraining, batch: int, updates: int, device: torch.device, bf16: bool) -> float:
     """Images a second of the bare step, after a third of the updates."""
     step, start = bare_step(trainable, batch, device, bf16), 0.0
-    for update in range(updates):
-        if update == updates // 3:
-            wait(device)
-            start = time.perf_counter()
-        step()
-    wait(device)
+    with held_memory(device):
+        for update in range(updates):
+            if update == updates // 3:
+                wait(device)
+                start = time.perf_counter()
+            step()
+        wait(device)
     return (updates - updates // 3) * batch / (time.perf_counter() - start)
 
 

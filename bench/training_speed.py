@@ -14,15 +14,17 @@ weights and guards against bad updates, which neither peer does.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 import types
 import warnings
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ from bench.loop_overhead import bare_step
 from bench.results import keep, table
 from bench.trainables import PLAIN, baseline_of, images_per_second, noise_images, pyramid_of
 from lapcvae.training.loop import train
+from lapcvae.training.memory import held_memory
 from lapcvae.training.processes import Processes
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Terms
@@ -166,52 +169,72 @@ def pytorch_vae(trainable: LevelTraining, images: Tensor, batch: int, updates: i
     return clock.rate(batch)
 
 
+def case(name: str, arguments: argparse.Namespace, device: torch.device) -> None:
+    """Run one trainer, or this project's bare step, and print what was found as JSON."""
+    batch, updates = arguments.batch, arguments.updates
+    raw = noise_images(batch * updates * 16 // 15 + 16, SIDE)
+    with tempfile.TemporaryDirectory() as folder:
+        stored, rows = pyramid_of(raw, Path(folder, "pyramid"))
+        torch.manual_seed(0)
+        trainable = baseline_of(stored, Path(folder, "pyramid"), device, **PLAIN)
+        if name == "bare step":
+            step = bare_step(trainable, batch, device, bf16=False, compiled=False)
+            limits = Limits.measured(device)
+            with held_memory(device):
+                step()
+                found: Any = [limits.text(), against_limits(step, batch, arguments.rate, limits)]
+                found.append(where_time_goes(step, device))
+        elif name == "lapcvae":
+            found = ours(trainable, rows, batch, updates, device)
+        else:
+            images = torch.from_numpy(raw[: batch * updates]).permute(0, 3, 1, 2).float().div(255).contiguous()
+            found = PEERS[name](trainable, images, batch, updates, device)
+    print(json.dumps(found))
+
+
+PEERS = {"pythae": pythae, "PyTorch-VAE": pytorch_vae}
+
+
 def main() -> None:
-    """Run every trainer in turns, and keep the best rate of each."""
+    """Run every trainer in turns, each in a process of its own, and keep the best rate of each."""
     parser = argparse.ArgumentParser(description="training speed against other trainers")
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--pytorch-vae", type=Path)
     parser.add_argument("--updates", type=int, default=30)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--case")
+    parser.add_argument("--rate", type=float, default=1.0, help="images a second, for the bare step's share")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     sys.path += [str(folder) for folder in (arguments.peers, arguments.pytorch_vae) if folder]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batch, updates = arguments.batch, arguments.updates
-    raw = noise_images(batch * updates * 16 // 15 + 16, SIDE)
-    images = torch.from_numpy(raw[: batch * updates]).permute(0, 3, 1, 2).float().div(255).contiguous()
-    limits = Limits.measured(device)
-    with tempfile.TemporaryDirectory() as folder:
-        stored, rows = pyramid_of(raw, Path(folder, "pyramid"))
+    if arguments.case:
+        case(arguments.case, arguments, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return
 
-        def fresh() -> LevelTraining:
-            torch.manual_seed(0)
-            return baseline_of(stored, Path(folder, "pyramid"), device, **PLAIN)
+    def found(name: str, rate: float = 1.0) -> Any:
+        command = [sys.executable, "-m", "bench.training_speed", *sys.argv[1:], "--case", name, "--rate", str(rate)]
+        said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+        return json.loads(said.splitlines()[-1])
 
-        runs: dict[str, Callable[[], float]] = {"lapcvae": lambda: ours(fresh(), rows, batch, updates, device)}
-        if arguments.peers:
-            runs["pythae"] = lambda: pythae(fresh(), images, batch, updates, device)
-        if arguments.peers and arguments.pytorch_vae:
-            runs["PyTorch-VAE"] = lambda: pytorch_vae(fresh(), images, batch, updates, device)
-        rates: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(arguments.turns):
-            for name, run in runs.items():
-                rates[name].append(run())
-        step = bare_step(fresh(), batch, device, bf16=False, compiled=False)
-        step()
-        best = {name: max(values) for name, values in rates.items()}
-        texts = [against_limits(step, batch, best["lapcvae"], limits), where_time_goes(step, device)]
+    names = ["lapcvae", *(["pythae"] if arguments.peers else [])]
+    names += ["PyTorch-VAE"] if arguments.peers and arguments.pytorch_vae else []
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(arguments.turns):
+        for name in names:
+            rates[name].append(found(name))
+    best = {name: max(values) for name, values in rates.items()}
+    limits, share, profile = found("bare step", best["lapcvae"])
     fastest_peer = max((rate for name, rate in best.items() if name != "lapcvae"), default=float("nan"))
     out: list[list[object]] = [[name, rate, rate / fastest_peer, min(rates[name])] for name, rate in best.items()]
-    keep(f"training-speed-batch{batch}", [
-        f"The plain VAE at {SIDE} px, fp32, batch {batch}: images a second by the median step, the best of "
+    keep(f"training-speed-batch{arguments.batch}", [
+        f"The plain VAE at {SIDE} px, fp32, batch {arguments.batch}: images a second by the median step, the best of "
         f"{arguments.turns} turns; the ratio is to the faster peer.",
         table(["trainer", "images/s", "ratio", "slowest turn"], out),
-        limits.text(),
-        f"lapcvae. {texts[0]} Its bare step:",
-        texts[1],
+        limits,
+        f"lapcvae. {share} Its bare step:",
+        profile,
     ])  # fmt: skip
 
 

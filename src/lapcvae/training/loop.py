@@ -25,6 +25,7 @@ from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.ema import WeightAverage
 from lapcvae.training.feed import Feed
 from lapcvae.training.guards import UNUSED_NATS, all_finite, collapse, verdict
+from lapcvae.training.memory import held_memory
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
 from lapcvae.training.precision import Measured, use_bf16, use_compiler
@@ -65,7 +66,8 @@ def train(
     """
     loop = _Loop(trainable, rows, settings, seed, processes, label, checkpoints, on_log, choices)
     try:
-        return loop.run()
+        with held_memory(processes.device):
+            return loop.run()
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{label}: the device's memory is full; raise `accumulate` or lower `batch` in params.yaml ({error})"
