@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
+import time
 from datetime import date
 from pathlib import Path
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def busy_s() -> tuple[float, float]:
+    """Processor seconds so far, of everything on this machine and of this process with the children it waited for."""
+    own = sum(sum(resource.getrusage(of)[:2]) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]]
+    except (OSError, ValueError):
+        return own, own  # not Linux: nothing is known of the others
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK"), own
+
+
+_BEGAN = time.perf_counter(), *busy_s()
+
+
+def others() -> str:
+    """How much of the processors went to other work while this ran."""
+    began, everything, own = _BEGAN
+    everything_now, own_now = busy_s()
+    taken = max(0.0, (everything_now - everything) - (own_now - own))
+    share = taken / (time.perf_counter() - began) / (os.cpu_count() or 1)
+    return f"Other processes took {share:.0%} of the processors while this ran."
 
 
 def machine() -> str:
@@ -36,7 +60,7 @@ def table(header: list[str], rows: list[list[object]]) -> str:
 
 def keep(name: str, parts: list[str], folder: Path = RESULTS) -> None:
     """Print the parts and write them, with the command and the machine, into a dated file."""
-    text = "\n\n".join([f"# {name}, {date.today():%Y-%m-%d}", f"`{command()}`", machine(), *parts]) + "\n"
+    text = "\n\n".join([f"# {name}, {date.today():%Y-%m-%d}", f"`{command()}`", machine(), others(), *parts]) + "\n"
     print(text)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{date.today():%Y-%m-%d}-{name}.md").write_text(text, encoding="utf-8")
