@@ -52,11 +52,12 @@ def main() -> None:
             folder = Path(top, f"rebuilt{k}")
             folder.mkdir()
             write_rebuilt(levels[k - 1].level.to(device).eval(), levels[k - 1].arrays, "burt", folder)
-        for _ in range(arguments.turns):
-            for name, values in rates.items():
+        for turn in range(-1, arguments.turns):  # one turn to warm up; who is first changes from turn to turn
+            for name in sorted(rates, reverse=turn % 2 == 0):
                 stored, rows = read_pyramid(Path(top, name))
                 trainable = level_of(stored, Path(top, name), 1, device, blocks=1)
-                values.append(images_per_second(trainable, rows, settings, device))
+                rate = images_per_second(trainable, rows, settings, device)
+                rates[name] += [rate] * (turn >= 0)
         cascade = Cascade([trainable.level for trainable in levels]).to(device).eval()
         x = levels[0].arrays.images.gather(rows["train"][:64], rows["train"][:64] * 0)
         start = time.perf_counter()
