@@ -63,7 +63,8 @@ def _pull(x: Tensor, towards: Tensor, weight: float, axis: int, step: int) -> Te
     """Move each x_j towards `towards`_{j + step}, step 1 or -1, by `weight`, in place; the edge towards its own."""
     n = x.shape[axis]
     edge, x_from, from_ = (n - 1, 0, 1) if step == 1 else (0, 1, 0)
-    if axis == -1 and x.is_contiguous() and towards.is_contiguous() and not x.requires_grad:
+    whole_batch = axis == -1 and x.is_contiguous() and towards.is_contiguous()
+    if whole_batch and not (x.requires_grad or torch.compiler.is_compiling()):
         # As one long row, three times as fast as row by row; what met the next row's pixel is put right.
         right = x[..., edge].lerp(towards[..., edge], weight)
         whole, other = x.view(-1), towards.view(-1)
