@@ -2,11 +2,13 @@
 
     python -m bench.rate_distortion --out FOLDER [--axis kl_weight] [--values 0.5 1 2 4] [--updates-share 1]
                                     [--models lapcvae vae_matched] [--split val] [--jobs 1]
+                                    [--profile NAME] [--set KEY=VALUE ...] [--data data]
 
 Trains every model at every value and measures it on held-out people. `kl_weight` multiplies lambda_k of every level (1
-is the evidence bound); `latent_size` multiplies how many latents a level has. Everything else is as in params.yaml, and
-each point runs the pipeline's own training stages in a folder of its own, from the pyramid that `dvc repro pyramid`
-left. Points already in the folder are not trained again. Choose on `val`; measure on `test` once, at the end.
+is the evidence bound); `latent_size` multiplies how many latents a level has. Everything else is as in params.yaml, or
+as a profile has it, and each point runs the pipeline's own training stages in a folder of its own, from the pyramid
+that `dvc repro pyramid` left in `--data`. Points already in the folder are not trained again. Choose on `val`; measure
+on `test` once, at the end.
 
 Writes rate_distortion.json (a row a point, and the difference at equal rates) and rate_distortion.svg.
 """
@@ -15,9 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,20 +24,16 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
-import yaml
 from matplotlib.figure import Figure
 
-from lapcvae.config import read_params
+from bench.trained import OURS, TOP, place, settings_of, train
 from lapcvae.data.batches import PackedImages
 from lapcvae.evaluation.evaluate import evaluate
 from lapcvae.evaluation.people import names_of
 from lapcvae.evaluation.trained import level_folders, open_model, training_cost
-from lapcvae.io.atomic import write_json, write_text
+from lapcvae.io.atomic import write_json
 from lapcvae.pyramid.stored import read_pyramid
 
-TOP = Path(__file__).parents[1]
-PYRAMID, MANIFEST = TOP / "data" / "pyramid", TOP / "data" / "aligned" / "manifest.csv"
-OURS = "lapcvae"
 AXES = ("kl_weight", "latent_size")
 
 
@@ -56,39 +51,14 @@ def varied(params: dict[str, Any], axis: str, value: float, updates_share: float
     return params
 
 
-def train(folder: Path, model: str, params: dict[str, Any]) -> None:
-    """Run the training stages of one point, unless its folder has them done; raises where a stage fails."""
-    wanted = yaml.safe_dump(params, sort_keys=True)
-    if (folder / "done").is_file() and (folder / "params.yaml").read_text(encoding="utf-8") == wanted:
-        return
-    (folder / "done").unlink(missing_ok=True)
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    if not (folder / "data" / "pyramid").exists():
-        (folder / "data" / "pyramid").symlink_to(PYRAMID)
-    write_text(folder / "params.yaml", wanted)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(TOP / "src"), str(TOP)]),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder.resolve()}/mlflow.db",
-    }
-    if model == OURS:
-        depth = len(params["levels"])
-        stages = [["pipelines.stages.train", str(k)] for k in range(depth, 0, -1)]
-    else:
-        stages = [["pipelines.stages.train_baseline", model]]
-    for stage in stages:
-        subprocess.run([sys.executable, "-m", *stage], cwd=folder, env=environment, check=True)
-    (folder / "done").touch()
-
-
-def measure(folder: Path, model: str, split: str, params: dict[str, Any]) -> dict[str, float]:
+def measure(folder: Path, model: str, split: str, params: dict[str, Any], data: Path) -> dict[str, float]:
     """Rate and distortion of one trained point on held-out people."""
-    place = folder / "models" if model == OURS else folder / "models" / model
-    _, rows = read_pyramid(PYRAMID)
-    photographs = PackedImages(PYRAMID / "x1.npy", torch.device("cpu"))
-    names = names_of(MANIFEST, photographs.count)[rows[split]]
-    batch, seed = params["evaluation"]["batch"], params["seed"]
-    found = evaluate(open_model(place), photographs, rows[split], rows["val"], batch, seed, names).metrics
-    error, cost = found["rmse_posterior_mean"], training_cost(level_folders(place))
+    _, rows = read_pyramid(data / "pyramid")
+    photographs = PackedImages(data / "pyramid" / "x1.npy", torch.device("cpu"))
+    names = names_of(data / "aligned" / "manifest.csv", photographs.count)[rows[split]]
+    batch, seed, trained = params["evaluation"]["batch"], params["seed"], place(folder, model)
+    found = evaluate(open_model(trained), photographs, rows[split], rows["val"], batch, seed, names).metrics
+    error, cost = found["rmse_posterior_mean"], training_cost(level_folders(trained))
     return {
         "rate_nats": found["rate_nats"],
         "rmse_255": error["mean"],
@@ -124,8 +94,8 @@ def at_equal_rates(rows: list[dict[str, Any]], ours: str, other: str, count: int
 def draw(rows: list[dict[str, Any]], axis: str, split: str, path: Path) -> None:
     """The curves as SVG: error, and the bound, against rate."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for place, key, label in ((1, "rmse_255", "sqrt(MSE), 0-255"), (2, "bits_per_dim", "bits/dim, bound")):
-        axes = figure.add_subplot(1, 2, place)
+    for position, key, label in ((1, "rmse_255", "sqrt(MSE), 0-255"), (2, "bits_per_dim", "bits/dim, bound")):
+        axes = figure.add_subplot(1, 2, position)
         for model in dict.fromkeys(row["model"] for row in rows):
             points = sorted((row for row in rows if row["model"] == model), key=lambda row: row["rate_nats"])
             x, y = [row["rate_nats"] for row in points], [row[key] for row in points]
@@ -152,18 +122,21 @@ def main() -> None:
     parser.add_argument("--updates-share", type=float, default=1.0, help="of the updates in params.yaml, 0 to 1")
     parser.add_argument("--split", choices=("val", "test"), default="val", help="whose people are measured on")
     parser.add_argument("--jobs", type=int, default=1, help="points trained at a time")
+    parser.add_argument("--profile", help="of profiles/, over params.yaml")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="parameters over these")
+    parser.add_argument("--data", type=Path, default=TOP / "data", help="folder with `pyramid` and `aligned` in it")
     given = parser.parse_args()
-    params = read_params(TOP / "params.yaml")
+    params = settings_of(given.profile, given.set)
     points = [(model, value) for value in given.values for model in given.models]
 
     def folder(model: str, value: float) -> Path:
-        place: Path = given.out / f"{given.axis}-{value:g}" / model
-        return place
+        own: Path = given.out / f"{given.axis}-{value:g}" / model
+        return own
 
     settings = {value: varied(params, given.axis, value, given.updates_share) for value in given.values}
     with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(lambda point: train(folder(*point), point[0], settings[point[1]]), points))
-    rows = [{"model": m, "value": v, **measure(folder(m, v), m, given.split, params)} for m, v in points]
+        list(pool.map(lambda p: train(folder(*p), p[0], settings[p[1]], given.data), points))
+    rows = [{"model": m, "value": v, **measure(folder(m, v), m, given.split, params, given.data)} for m, v in points]
     others = [model for model in given.models if model != OURS]
     found = {
         "axis": given.axis,
