@@ -43,7 +43,9 @@ from lapcvae.evaluation.networks import open_network
 from lapcvae.evaluation.people import People, names_of
 from lapcvae.evaluation.trained import level_folders, open_model, training_cost
 from lapcvae.io.atomic import write_json
-from lapcvae.models.cascade import Cascade
+from lapcvae.models.cascade import Cascade, run_level
+from lapcvae.models.level import Coarser
+from lapcvae.pyramid.laplacian import gaussian_pyramid
 from lapcvae.pyramid.stored import read_pyramid
 
 PYRAMIDS = ("modern", "paper")
@@ -68,9 +70,16 @@ def tera_flops(model: Cascade, people: People, images: int) -> float:
     """Floating-point operations of a training of so many images a level, 10^12: forward and backward of one batch."""
     rows = people.test[:8]
     x = people.photographs.gather(rows, np.zeros_like(rows))
+    pyramid = gaussian_pyramid(x, model.depth, model.kind)
+    noise = torch.Generator().manual_seed(0)
     with FlopCounterMode(display=False) as counter:
-        for done in model.run(x, torch.Generator().manual_seed(0)):
+        coarser: Coarser | None = None
+        for k in range(model.depth, 0, -1):
+            level = model.level(k)
+            done = run_level(level, pyramid[k - 1], coarser, model.kind, noise)
             (done.error.square().mean() + done.kl().mean()).backward()
+            # What a level trains on is stored: no gradient goes on to the coarser one.
+            coarser = Coarser(done.rebuilt.detach(), done.mean.detach(), float(level.log_sigma), done.z.detach())
     model.zero_grad()
     return float(counter.get_total_flops() / len(rows) * images / 1e12)
 

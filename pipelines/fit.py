@@ -28,7 +28,7 @@ from lapcvae.training.arrays import LevelArrays, coarser_latents, open_arrays, p
 from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.loop import train
 from lapcvae.training.processes import these_processes
-from lapcvae.training.rebuild import calibrate_sigma, write_rebuilt
+from lapcvae.training.rebuild import calibrate_sigma, write_facts, write_rebuilt
 from lapcvae.training.scratch import MEASURED, digests, key_of, scratch_folder
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Trainable
@@ -109,7 +109,10 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
             run.picture(title, picture)
         if level is not None:
             with atomic_folder(Path("data/rebuilt", name)) as folder:
-                write_rebuilt(model, data.composed, stored.kind, folder, composed=not data.apart)
+                if level > 1:
+                    write_rebuilt(model, data.composed, stored.kind, folder, composed=not data.apart)
+                else:  # as large as the photographs many times over, and no level follows
+                    write_facts(model, folder, composed=not data.apart)
         with atomic_folder(Path("models", name)) as folder:
             save_level(model, description, folder)
             write_records(folder, result, run.record_id, inputs, begun.origin)

@@ -56,3 +56,7 @@ def test_operations_are_counted_forward_and_backward(tmp_path: Path) -> None:
     up = 25 * 8 * 4 * 16 + 25 * 4 * 4 * 64 + 25 * 4 * 3 * 256
     assert found == pytest.approx(2 * (3 * (sum(layers.values()) + up) - layers["first"]))
     assert all(p.grad is None for p in level.parameters())
+    finer = LevelCVAE(settings, 16, False, half_scale())
+    coarse = LevelCVAE(settings, 8, True, half_scale())
+    both = tera_flops(Cascade([finer, coarse]), people, 10)
+    assert both > tera_flops(Cascade([level]), people, 10)

@@ -3,7 +3,7 @@
 Files in the folder: image.npy, x~_k at the posterior mean, N 2 S S 3 fp16 (axis 1: as is, mirrored);
 mean.npy, the decoder's mu_k in the same shape; posterior.npy, N 2 2 D fp32 (posterior mean and log std, flattened);
 level.json: `log_sigma`; `latent_shape` of z_k; `composed`, whether x~_k is what the composed model rebuilds: not so for
-a level trained apart, whose coarser image was the true one.
+a level trained apart, whose coarser image was the true one. Nothing trains on level 1, so it leaves level.json alone.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def write_rebuilt(
     level: LevelCVAE, arrays: LevelArrays, kind: PyramidKind, folder: Path, composed: bool = True
 ) -> None:
     """Write x~_k, mu_k and the posterior of every photograph, both orientations, into an existing folder."""
+    write_facts(level, folder, composed)
     count, side = arrays.images.count, level.side
     latents = int(np.prod(level.latent_shape))
     shape = (count, 2, side, side, 3)
@@ -73,5 +74,9 @@ def write_rebuilt(
     bar.close()
     for array in (image, mean, posterior):
         array.flush()
+
+
+def write_facts(level: LevelCVAE, folder: Path, composed: bool = True) -> None:
+    """Write level.json into an existing folder."""
     facts = {"log_sigma": float(level.log_sigma), "latent_shape": list(level.latent_shape), "composed": composed}
     write_json(folder / "level.json", facts)
