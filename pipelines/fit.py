@@ -26,6 +26,7 @@ from lapcvae.pyramid.stored import StoredPyramid, read_pyramid
 from lapcvae.registry import tracking
 from lapcvae.training.arrays import LevelArrays, coarser_latents, open_arrays, prepare_prior
 from lapcvae.training.checkpoint import Checkpoints
+from lapcvae.training.draws import fit_draws
 from lapcvae.training.loop import train
 from lapcvae.training.processes import these_processes
 from lapcvae.training.rebuild import calibrate_sigma, write_facts, write_rebuilt
@@ -105,6 +106,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         )  # fmt: skip
         processes.close()
         calibrate_sigma(model, data.composed, rows["train"], stored.kind, seed)
+        fit_draws(model, data.composed, rows["train"], stored.kind)
         for title, picture in level_pictures(model, data.composed, rows["val"], stored.kind, seed).items():
             run.picture(title, picture)
         if level is not None:

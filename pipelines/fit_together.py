@@ -19,6 +19,7 @@ from lapcvae.pyramid.stored import read_pyramid
 from lapcvae.registry import tracking
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.checkpoint import Checkpoints
+from lapcvae.training.draws import fit_draws_together
 from lapcvae.training.end_to_end import EndToEnd, calibrate
 from lapcvae.training.loop import train
 from lapcvae.training.processes import these_processes
@@ -79,6 +80,7 @@ def fit_together(name: str, key: str) -> str:
         )  # fmt: skip
         processes.close()
         calibrate(cascade, arrays, rows["train"], seed)
+        fit_draws_together(cascade, arrays, rows["train"])
         with atomic_folder(MODELS / name) as folder:
             for k, greedy in enumerate(folders, 1):
                 save_level(cascade.level(k), read_description(greedy), folder / f"levels/level{k}")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lapcvae.models.cascade import run_level
 from lapcvae.models.level import LevelCVAE
+from lapcvae.models.noise import standard_normal
 from lapcvae.pyramid.filters import PyramidKind, expand
 from lapcvae.training.arrays import LevelArrays
 
@@ -45,7 +46,7 @@ def level_pictures(
     """Sheets of one level on held-out photographs.
 
     `reconstruction`: truth, condition, band, its reconstruction, image rebuilt (the middle ones below level K only).
-    `samples`: z_k drawn from the prior, four draws a photograph's coarser level (or four rows of draws at level K).
+    `samples`: z_k drawn as for new faces, four draws a photograph's coarser level (or four rows of draws at level K).
     """
     rows = rows[:COLUMNS]
     if len(rows) == 0:
@@ -61,6 +62,6 @@ def level_pictures(
     condition = None if coarser is None else expand(coarser.image, kind)
     draws = []
     for _ in range(4):
-        mean = level.decode(prior.sample(noise), condition)
+        mean = level.decode(level.draw(prior, standard_normal(prior.mean.shape, noise, x.device, x.dtype)), condition)
         draws.append(mean if condition is None else condition + mean)
     return {"reconstruction": sheet(shown), "samples": sheet(draws)}

@@ -133,8 +133,8 @@ class Cascade(nn.Module):
         keep: Mapping[int, Tensor] | None = None,
         paint: Mapping[int, Tensor] | None = None,
     ) -> Draw:
-        """`count` faces drawn from the prior, decoder means all the way (but for a PixelCNN, whose pixels are drawn);
-        with `keep`, partial sampling.
+        """`count` faces drawn as each level's `draw` says, decoder means all the way (but for a PixelCNN, whose pixels
+        are drawn); with `keep`, partial sampling.
 
         temperature scales the prior's standard deviation, at the levels below K by `finer_temperature` where that is
         given: low values there keep the drawn face and calm its detail.
@@ -162,7 +162,7 @@ class Cascade(nn.Module):
             if k in keep:
                 z = _given(keep[k], prior.mean, f"keep[{k}]")
             else:
-                z = prior.at(_noise([row[k - 1] for row in seeds], prior.mean), calmed)
+                z = level.draw(prior, _noise([row[k - 1] for row in seeds], prior.mean), calmed)
             condition = None if coarser is None else expand(coarser.image, self.kind)
             mean = level.decode(z, condition)
             rebuilt = mean if condition is None else condition + mean

@@ -35,6 +35,8 @@ from lapcvae.pyramid.filters import PyramidKind, expand
 
 # Side of the feature map that a vector latent is read from and written to.
 VECTOR_GRID = 4
+# A fitted draw keeps a matrix of latents by latents: 64 MB at most.
+MOST_FITTED = 4096
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class LevelCVAE(nn.Module):
     coarse_mean: Tensor
 
     coarse_log_std: Tensor
+    drawn_mean: Tensor
+    drawn_root: Tensor
 
     def __init__(
         self,
@@ -117,6 +121,12 @@ class LevelCVAE(nn.Module):
         else:
             self.renderer = PlainRenderer(side, grid, features, s.width, not coarsest)
         self._add_prior("standard" if coarsest else s.prior, grid, coarser_latents)
+        if s.draw == "fitted":
+            size = math.prod(self.latent_shape)
+            if size > MOST_FITTED:
+                raise ValueError(f"`draw: fitted` is for up to {MOST_FITTED} latents, not {size}; set `draw: prior`")
+            self.register_buffer("drawn_mean", torch.zeros(size))
+            self.register_buffer("drawn_root", torch.eye(size))
         start = math.log(s.sigma_255 / 255) if s.sigma == "fixed" else math.log(0.5 * scale.target_std)
         self.log_sigma = nn.Parameter(torch.tensor(start))
         # Not a parameter where sigma is the optimum of each batch; set from the training split at the end.
@@ -167,6 +177,18 @@ class LevelCVAE(nn.Module):
         if self.settings.latent == "spatial" and out.shape[-1] != self.latent_shape[-1]:
             out = F.interpolate(out.float(), size=self.latent_shape[-2:], mode="nearest")
         return DiagonalGaussian.from_network(out)
+
+    def draw(self, prior: DiagonalGaussian, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """z_k of new faces for standard normal `noise`, both in the latents' shape; see `draw` in settings."""
+        if self.settings.draw == "fitted":
+            spread = noise.flatten(1) @ self.drawn_root.T
+            return prior.at((self.drawn_mean + temperature * spread).view_as(noise))
+        return prior.at(noise, temperature)
+
+    def set_draws(self, mean: Tensor, root: Tensor) -> None:
+        """What `draw: fitted` draws, in the prior's units: mean, D, and a root of the covariance, D x D."""
+        self.drawn_mean.copy_(mean)
+        self.drawn_root.copy_(root)
 
     def _prior_features(self, coarser: Coarser) -> Tensor:
         if self.prior_latent is None:

@@ -33,6 +33,8 @@ class ModelSettings:
     true_noise         standard deviation of that noise on the [0, 1] scale (noisy_true only)
     prior              `decoder_stats`: learned from mu_{k+1}, sigma_{k+1}; `latent`: from the posterior of z_{k+1};
                        `ancestral`: from expand(x~_{k+1}) and a sampled z_{k+1}; `standard`: N(0, I)
+    draw               what new faces draw z_k from: `prior`: p(z_k | level k+1), as in the bound; `fitted`: the same,
+                       with the mean and covariance of training faces' latents in its units (training/draws.py)
     residual_posterior the encoder speaks in the prior's units
     likelihood         `gaussian`; `laplace` (sigma is then its scale b); `pixelcnn`: an autoregressive density of the
                        256 values given mu_K (coarsest level only), from which samples are drawn there
@@ -55,6 +57,7 @@ class ModelSettings:
     condition: Literal["rebuilt", "true", "noisy_true"] = "rebuilt"
     true_noise: float = 0.0
     prior: Literal["decoder_stats", "latent", "ancestral", "standard"] = "decoder_stats"
+    draw: Literal["prior", "fitted"] = "prior"
     residual_posterior: bool = True
     likelihood: Likelihood = "gaussian"
     sigma: Literal["optimal", "learned", "fixed"] = "optimal"
@@ -120,6 +123,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "latent_grid": 8,
         "loop": "closed",
         "prior": "decoder_stats",
+        "draw": "fitted",
         "residual_posterior": True,
         "sigma": "optimal",
         "kl_warmup": 100,
