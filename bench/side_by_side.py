@@ -19,6 +19,8 @@ import csv
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from lapcvae.evaluation.intervals import Against
 from lapcvae.evaluation.measured import Measured, measure_all
 from lapcvae.evaluation.networks import open_network
 from lapcvae.evaluation.people import People, names_of
+from lapcvae.evaluation.pictures import PictureMeasures
 from lapcvae.evaluation.trained import level_folders, open_model, training_cost
 from lapcvae.io.atomic import write_json
 from lapcvae.models.cascade import Cascade, run_level
@@ -107,6 +110,31 @@ def budget_rows(found: dict[str, Measured]) -> list[list[object]]:
     ]  # fmt: skip
 
 
+@contextmanager
+def drawing_from_the_prior(model: Cascade) -> Iterator[None]:
+    """Every level's `draw` is `prior` meanwhile."""
+    levels = [model.level(k) for k in range(1, model.depth + 1)]
+    kept = [level.settings for level in levels]
+    for level in levels:
+        level.settings = replace(level.settings, draw="prior")
+    yield
+    for level, settings in zip(levels, kept, strict=True):
+        level.settings = settings
+
+
+def draw_rows(models: dict[str, Cascade], found: dict[str, Measured], sets: PictureMeasures) -> list[list[object]]:
+    """What samples gain by the fitted draw: their distance to photographs and their sharpness, by either."""
+    out: list[list[object]] = []
+    for name, model in models.items():
+        if model.level(1).settings.draw == "fitted":
+            with drawing_from_the_prior(model):
+                by_prior = sets.measure(model).metrics
+            for draw, metrics in (("fitted", found[name].metrics), ("prior", by_prior)):
+                distances = [f"{m['samples']['value']:.4f}" for key, m in metrics.items() if key.startswith("kd_")]
+                out.append([name, draw, *(distances or ["-"]), f"{metrics['samples']['sharpness_ratio']:.2f}"])
+    return out
+
+
 def curves(folders: dict[str, list[Path]]) -> Iterator[tuple[str, list[float], list[float]]]:
     """Held-out loss against images seen, a curve a level."""
     for name, levels in folders.items():
@@ -165,6 +193,7 @@ def main() -> None:
     write_json(given.out / "metrics.json", metrics)
 
     side = people.photographs.side
+    sets = PictureMeasures(people, network, config.distance_images, config.batch, params["seed"])
     work = [
         [name, f"{tera_flops(model, people, metrics[name]['training']['images_seen'] // model.depth):.1f}"]
         for name, model in models.items()
@@ -179,6 +208,7 @@ def main() -> None:
         "Energy of each band over the photographs':",
         table(*_split(tables.band_rows(metrics))),
         table(*_split(tables.distance_rows(metrics) or [["feature distances: network not installed"]])),
+        table(["samples", "draw", "kernel distance", "sharpness"], draw_rows(models, found, sets)),
         table(*_split(tables.difference_rows(metrics) or [[""]])),
         table(["", "level", "rate nats", "sigma", "sqrt(MSE) if stopped here", "left in its band"], budget_rows(found)),
     ]  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.side_by_side import ratios, tera_flops
+from bench.side_by_side import drawing_from_the_prior, ratios, tera_flops
 from bench.trained import OURS, place, settings_of
 from lapcvae.config import read_params
 from lapcvae.data.batches import PackedImages
@@ -41,6 +41,16 @@ def test_a_target_stands_beside_what_was_found() -> None:
     ((name, ratio, most, paired),) = ratios(found, np.arange(50).astype(str), 64)
     assert (name, ratio, most) == ("paper / vae", "0.800", 0.90)
     assert str(paired).startswith("-5.00 (")
+
+
+def test_the_prior_stands_in_for_a_fitted_draw_and_goes_again() -> None:
+    settings = ModelSettings(network="plain", width=4, latent="vector", latent_size=3, draw="fitted")
+    model = Cascade([LevelCVAE(settings, 16, True, half_scale())])
+    model.level(1).set_draws(torch.full((3,), 9.0), torch.eye(3))
+    with drawing_from_the_prior(model):
+        by_prior = model.sample(1, torch.Generator().manual_seed(0)).latents[1]
+    fitted = model.sample(1, torch.Generator().manual_seed(0)).latents[1]
+    torch.testing.assert_close(fitted, by_prior + 9)
 
 
 def test_operations_are_counted_forward_and_backward(tmp_path: Path) -> None:
