@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from bench.results import keep, table
-from bench.trainables import images_per_second, level_of, noise_images, pyramid_of
+from bench.trainables import level_of, noise_images, pyramid_of
+from bench.trainables import rates as rates_of
 from lapcvae.models.cascade import Cascade
 from lapcvae.pyramid.laplacian import PyramidConfig
 from lapcvae.pyramid.stored import read_pyramid, write_pyramid
@@ -39,7 +40,7 @@ def main() -> None:
         updates=count, batch=64, log_interval=max(1, count // 3), checkpoint_interval=count, precision="fp32"
     )
     images = noise_images(1024, 64)
-    rates: dict[str, list[float]] = {"without": [], "with": []}
+    rates: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
     with tempfile.TemporaryDirectory() as top:
         pyramid_of(images, Path(top, "whole"))
         for name, coarsest in (("without", 32), ("with", 8)):
@@ -56,20 +57,22 @@ def main() -> None:
             for name in sorted(rates, reverse=turn % 2 == 0):
                 stored, rows = read_pyramid(Path(top, name))
                 trainable = level_of(stored, Path(top, name), 1, device, blocks=1)
-                rate = images_per_second(trainable, rows, settings, device)
-                rates[name] += [rate] * (turn >= 0)
+                found = rates_of(trainable, rows, settings, device)
+                rates[name] += [found] * (turn >= 0)
         cascade = Cascade([trainable.level for trainable in levels]).to(device).eval()
         x = levels[0].arrays.images.gather(rows["train"][:64], rows["train"][:64] * 0)
         start = time.perf_counter()
         for _ in range(5):
             cascade.reconstruct(x)
         composed = 5 * 64 / (time.perf_counter() - start)
-    ratios = [there / none for none, there in zip(rates["without"], rates["with"], strict=True)]
-    whole = statistics.median(rates["with"])
+    out: list[list[object]] = []
+    for i, clock in enumerate(("by the clock", "of processor time")):
+        ratios = [there[i] / none[i] for none, there in zip(rates["without"], rates["with"], strict=True)]
+        medians = [statistics.median(found[i] for found in rates[name]) for name in ("without", "with")]
+        out.append([clock, *medians, statistics.median(ratios), min(ratios), max(ratios)])
+    whole = statistics.median(found[0] for found in rates["with"])
     keep("level-cost", [
-        table(["coarser levels", "images/s"], [[name, statistics.median(values)] for name, values in rates.items()]),
-        f"With to without: {statistics.median(ratios):.3f} (median of {len(ratios)} turns, {min(ratios):.3f} to "
-        f"{max(ratios):.3f}).",
+        table(["images a second", "without coarser levels", "with them", "ratio, median", "lowest", "highest"], out),
         f"One pass of the composed cascade, without gradients, runs at {composed:,.0f} images/s. It would come on top "
         f"of each update if levels were trained by running the coarser ones: {1 / (1 + whole / composed):.2f} of the "
         "speed.",
