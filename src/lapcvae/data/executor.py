@@ -103,7 +103,12 @@ def open_executor(config: ExecutorConfig) -> Executor | DaskExecutor:
     """The executor that `config` names. Raises `ConfigError` where Dask is wanted and not installed or not reached."""
     if config.kind == "dask":
         return DaskExecutor(config.address, config.workers)
-    return Executor(config.workers or len(os.sched_getaffinity(0)))
+    return Executor(config.workers or _cores())
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -126,7 +126,7 @@ class ImagesWriter:
         if self._waiting_bytes >= self._FLUSH_BYTES and self._flushed.done():
             self._flushed.result()  # what the disk refused is told once, and here
             self._waiting_bytes = 0
-            self._flushed = self._disk.submit(os.fdatasync, self._stream.fileno())
+            self._flushed = self._disk.submit(os.fsync, self._stream.fileno())
         self.count += 1
         return self.count - 1
 
