@@ -252,9 +252,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = work(count, chosen.folder or Path(scratch))
     table = stages_table(found) if chosen.what in ("added", "memory") else results.table(["what", "found"], rows(found))
-    side = f" --side {chosen.side}" if chosen.what == "align" else ""
-    name = f"data-{chosen.what}" + (f"-{chosen.side}px" if side else "")
-    results.keep(name, f"python -m bench.data_speed {chosen.what} --count {count}{side}", [table])
+    side = f"-{chosen.side}px" if chosen.what == "align" else ""
+    results.keep(f"data-{chosen.what}{side}", [f"{count:,} photographs", table])
 
 
 def rows(found: dict[str, Any]) -> list[list[object]]:

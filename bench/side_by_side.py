@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -230,8 +229,7 @@ def main() -> None:
         cv2.imwrite(f"{target}-{title}.jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     draw(folders, Path(f"{target}-curves.svg"))
     if given.name:
-        words = ["FOLDER" if word.startswith("/") else word for word in sys.argv[1:]]
-        keep(given.name, "python -m bench.side_by_side " + " ".join(words), parts)
+        keep(given.name, parts)
     else:
         print("\n\n".join(parts))
 
