@@ -146,7 +146,10 @@ def test_the_report_is_one_page_that_needs_no_network(
     }
     settings = {"text": "a: <b>", "finer_temperature": 0.5, "notes": ["<network> is absent"]}
     page = report.render(metrics, {"level1": curve, "level2": curve}, pictures, data, settings)
-    fetched = re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']+)|url\((?!["']?[#d])|<script|@import""", page)
+    links = re.findall(r"""<a href="([^"]+)">""", page)
+    assert links == ["account.html", "data_docs/index.html"]  # its neighbours, opened only when asked for
+    loads = r"""(?:src|(?<!<a )href)\s*=\s*["'](?!data:|#)([^"']+)|url\((?!["']?[#d])|<script|@import"""
+    fetched = re.findall(loads, page)
     assert fetched == []
     assert page.count("data:image/png;base64,") == 8
     for text in (

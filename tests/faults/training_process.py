@@ -89,6 +89,13 @@ def left(project: Path, levels: tuple[str, ...] = LEVELS) -> dict[str, str]:
     files = [
         *(project / f"models/level{k}/{name}" for k in levels for name in ("weights.safetensors", "model.json")),
         *(project / f"models/level{k}/{name}" for k in levels for name in ("metrics.json", "curve.csv")),
-        *(project / f"data/rebuilt/level{k}/{name}.npy" for k in levels for name in ("image", "mean", "posterior")),
+        *(project / f"data/rebuilt/level{k}/level.json" for k in levels),
+        # Nothing trains on level 1.
+        *(
+            project / f"data/rebuilt/level{k}/{name}.npy"
+            for k in levels
+            if k != "1"
+            for name in ("image", "mean", "posterior")
+        ),
     ]
     return {str(file.relative_to(project)): sha256_file(file) for file in files}
