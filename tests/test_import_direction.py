@@ -20,7 +20,7 @@ ROOMS = {
 }
 CORE_NEEDS = {"torch", "numpy", "yaml", "safetensors", "tqdm"}
 CORE = ("pyramid", "models", "training")
-CORE_MAY_USE = {"accelerate"}  # imported where there are several processes only
+CORE_MAY_USE = {"accelerate", "numba"}  # imported where there are several processes; where it is installed
 
 
 def _module(path: Path) -> str:

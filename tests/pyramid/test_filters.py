@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lapcvae.pyramid import compiled
 from lapcvae.pyramid.filters import expand, reduce
 from lapcvae.pyramid.laplacian import build, collapse, level_sides
 
@@ -63,6 +64,28 @@ def test_an_image_is_the_same_to_the_bit_alone_in_a_batch_in_either_layout_and_w
         assert torch.equal(operator(x.clone().requires_grad_(), kind), together)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(operator(x, kind), together)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 8, 20), (40, 3, 64, 64)])
+def test_compiled_loops_give_the_bits_of_the_plain_ones(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    assert compiled.serves(x)
+    levels = 2 if min(shape[-2:]) < 16 else 4
+    fast = build(x, levels)
+    found = [reduce(x), expand(x), *fast, collapse(fast)]
+    monkeypatch.setattr(compiled, "_kernels", lambda: None)  # as where Numba is not installed
+    assert not compiled.serves(x)
+    slow = build(x, levels)
+    for a, b in zip(found, [reduce(x), expand(x), *slow, collapse(slow)], strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_keep_theirs(dtype: torch.dtype) -> None:
+    x = torch.rand(2, 3, 16, 16, dtype=dtype, generator=torch.Generator().manual_seed(4))
+    assert {t.dtype for t in [*build(x, 3), collapse(build(x, 3)), expand(x)]} == {dtype}
 
 
 @pytest.mark.parametrize("kind", KINDS)

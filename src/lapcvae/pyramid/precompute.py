@@ -23,10 +23,10 @@ import torch
 from lapcvae.errors import DataError
 from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
-from lapcvae.pyramid.filters import PyramidKind, expand, reduce
+from lapcvae.pyramid.filters import PyramidKind, band, reduce
 
 _CHUNK = 256
-_FORMAT = "2"  # part of the cache key; raise it when the filters or what is kept of a photograph change
+_FORMAT = "3"  # part of the cache key; raise it when the filters or what is kept of a photograph change
 
 
 def precompute(
@@ -110,7 +110,7 @@ def _work_out(images: np.ndarray, one: _Layout, kind: PyramidKind) -> list[bytes
             coarse = reduce(x, kind).half()
             levels[k][:, flip] = coarse.permute(0, 2, 3, 1).numpy()
             coarse = coarse.float()
-            moments[:, k, 1] += _sums(x - expand(coarse, kind))
+            moments[:, k, 1] += _sums(band(x, coarse, kind))
             x = coarse
     return [moments[i].tobytes() + b"".join(level[i].tobytes() for level in levels) for i in range(count)]
 
