@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 
 def free_port() -> int:
@@ -57,7 +58,8 @@ def postgres(folder: Path, programs: Path) -> Iterator[str]:
     made = [*prefix, str(programs / "initdb"), "-D", str(data), "-U", user, "--auth=trust", "-N", "-E", "UTF8"]
     subprocess.run(made, check=True, capture_output=True, cwd=folder)
     served = ["-D", str(data), "-p", str(port), "-c", f"unix_socket_directories={folder}", "-F"]
-    process = subprocess.Popen([*prefix, str(programs / "postgres"), *served], stderr=subprocess.DEVNULL, cwd=folder)
+    with (folder / "log").open("w") as log:  # what it said is wanted when it ends amid the tests
+        process = subprocess.Popen([*prefix, str(programs / "postgres"), *served], stderr=log, cwd=folder)
     try:
         ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
         while subprocess.run(ready, check=False).returncode:
@@ -68,6 +70,8 @@ def postgres(folder: Path, programs: Path) -> Iterator[str]:
             subprocess.run([str(programs / command[0]), *command[1:]], check=True)
         yield f"{user}@127.0.0.1:{port}"
     finally:
+        if (code := process.poll()) is not None:
+            pytest.fail(f"PostgreSQL ended amid the tests, code {code}: {(folder / 'log').read_text()[-2000:]}")
         process.send_signal(signal.SIGINT)  # its fast way: SIGTERM waits for clients, and MLflow keeps connections
         process.wait(60)
 
