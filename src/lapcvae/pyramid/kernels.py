@@ -42,22 +42,20 @@ def _expanded_rows(x: np.ndarray, wide: np.ndarray) -> None:
     for i in range(height):
         from_, to = x[i], wide[i + 1]
         c, r = from_[0], from_[1]
-        to[0] = c + _EIGHTH * ((r + r) - (c + c))
+        to[0], to[1] = c + _EIGHTH * ((r + r) - (c + c)), _HALF * (c + r)
         for j in range(1, last):
-            c = from_[j]
-            to[2 * j] = c + _EIGHTH * ((from_[j - 1] + from_[j + 1]) - (c + c))
-        for j in range(last):
-            to[2 * j + 1] = _HALF * (from_[j] + from_[j + 1])
+            c, r = from_[j], from_[j + 1]
+            to[2 * j] = c + _EIGHTH * ((from_[j - 1] + r) - (c + c))
+            to[2 * j + 1] = _HALF * (c + r)
         c = from_[last]
-        to[2 * last] = c + _EIGHTH * ((from_[last - 1] + c) - (c + c))
-        to[2 * last + 1] = c
+        to[2 * last], to[2 * last + 1] = c + _EIGHTH * ((from_[last - 1] + c) - (c + c)), c
     wide[0] = wide[2]
     wide[height + 1] = wide[height]
 
 
 @njit(nogil=True, cache=True)
 def add_expanded_planes(x: np.ndarray, onto: np.ndarray, out: np.ndarray) -> None:
-    """out = onto + expand(x): planes x N H W, the others N 2H 2W; out may be onto."""
+    """out = onto + expand(x): planes x N H W, the others N 2H 2W."""
     count, height, width = x.shape
     wide = np.empty((height + 2, 2 * width), np.float32)
     for n in range(count):
