@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -69,9 +69,9 @@ class ManifestWriter:
     ) -> None:
         self._stream.close()
 
-    def write(self, row: Row) -> None:
-        """Append one row."""
-        self._rows.writerow(values_of(row))
+    def write(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Append some rows, each as `values_of` it."""
+        self._rows.writerows(rows)
 
 
 def read_manifest(path: Path) -> Iterator[Row]:
