@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import imagehash
 import numpy as np
+import scipy.fftpack  # noqa: F401 - imagehash imports it at its first hash, which would be once a worker
 from PIL import Image
 
 from lapcvae.data.ahead import batched, one_ahead
