@@ -49,6 +49,7 @@ from lapcvae.data.warp import grid
 TOP = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
 _PASSES = 5
+_LOOK_S = 0.2  # between looks at a stage's memory: each takes milliseconds from it
 _LOOKED_AT, _ALIGNED = 200, 1000  # photographs that the bare work is done on
 _SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
@@ -62,7 +63,8 @@ def stage(project: Path, name: str) -> dict[str, float]:
     child = psutil.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL)
     while child.poll() is None:
         peak = max(peak, resident(child))
-        time.sleep(0.05)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            child.wait(_LOOK_S)
     seconds = time.monotonic() - start
     if child.returncode:
         raise SystemExit(f"{name} ended with exit code {child.returncode}")
