@@ -220,19 +220,22 @@ def known_points(folder: Path) -> dict[str, str]:
 
 def added(count: int, folder: Path) -> dict[str, Any]:
     """Seconds of each stage for 100 photographs alone, for many, and for the same many and 100 more."""
-    for name in ("p", "alone"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    sources = {"alone": (count, count + 100), "many": (0, count), "added": (0, count + 100)}
     found: dict[str, Any] = {}
-    for name, (first, last) in sources.items():
-        work = folder / ("p" if name != "alone" else "alone")
-        if not work.exists():
+    # Twice alone: at first what is kept compiled from then on may have to be compiled.
+    for name, first, last in (
+        ("alone", count, count + 100),
+        ("alone", count, count + 100),
+        ("many", 0, count),
+        ("added", count, count + 100),
+    ):
+        work = folder / ("alone" if name == "alone" else "p")
+        if name != "added":
+            shutil.rmtree(work, ignore_errors=True)
             project(work)
-        for i, (file, _, data) in enumerate(variants(last)):
+        for file, _, data in variants(last, first=first):
             path = work / "photographs" / file
-            if i >= first and not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
         params = yaml.safe_load((work / "params.yaml").read_text())
         params["source"]["path"] = "photographs"
         (work / "params.yaml").write_text(yaml.safe_dump(params))
