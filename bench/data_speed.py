@@ -15,6 +15,8 @@ stage's figures are of its whole command: start, reading, hashing, cache, manife
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import functools
 import multiprocessing
 import os
@@ -39,30 +41,45 @@ from bench.photographs import SIDE, pack, variants
 from lapcvae.config import load
 from lapcvae.data.decode import DecodeConfig, decode
 from lapcvae.data.detector import DetectorConfig, detect
-from lapcvae.data.photographs import read_index, read_photograph
+from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.sight import point_array, read_sights
-from lapcvae.data.template import similarity
-from lapcvae.data.warp import warp
+from lapcvae.data.template import similarity, to_crop
+from lapcvae.data.warp import grid
 
 TOP = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
 _PASSES = 5
+_LOOK_S = 0.2  # between looks at a stage's memory: each takes milliseconds from it
+_LOOKED_AT, _ALIGNED = 200, 1000  # photographs that the bare work is done on
+_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
 def stage(project: Path, name: str) -> dict[str, float]:
     """Run one stage in `project`: seconds, processor seconds of all its processes, their peak memory together in MB."""
+    adopt()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start, peak = time.monotonic(), 0
     command = [sys.executable, "-m", f"pipelines.stages.{name}"]
     child = psutil.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL)
     while child.poll() is None:
         peak = max(peak, resident(child))
-        time.sleep(0.05)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            child.wait(_LOOK_S)
+    seconds = time.monotonic() - start
     if child.returncode:
         raise SystemExit(f"{name} ended with exit code {child.returncode}")
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, 0):
+            continue
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": time.monotonic() - start, "cpu_s": cpu, "peak_mb": peak / 1e6}
+    return {"seconds": seconds, "cpu_s": cpu, "peak_mb": peak / 1e6}
+
+
+def adopt() -> None:
+    """Make processes that outlive the stage that began them this process's own: only then is their time known."""
+    if ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise SystemExit("processor seconds of all processes can be told on Linux only")
 
 
 def resident(parent: psutil.Process) -> int:
@@ -95,20 +112,20 @@ def packed(folder: Path, count: int, points: dict[str, str] | None = None, side:
     return work
 
 
-def rate(work: Callable[[bytes], Any], photographs: list[bytes]) -> tuple[float, float]:
+def rate(work: Callable[[int], Any], photographs: int) -> tuple[float, float]:
     """Photographs a second, by the wall clock and by processor time, of `work` in this process: medians of passes."""
-    work(photographs[0])
+    work(0)
     walls, cpus = [], []
     for _ in range(_PASSES):
         wall, cpu = time.perf_counter(), time.process_time()
-        for data in photographs:
-            work(data)
+        for i in range(photographs):
+            work(i)
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    return len(photographs) / statistics.median(walls), len(photographs) / statistics.median(cpus)
+    return photographs / statistics.median(walls), photographs / statistics.median(cpus)
 
 
-def rate_together(work: Callable[[bytes], Any], photographs: list[bytes]) -> float:
+def rate_together(work: Callable[[int], Any], photographs: int) -> float:
     """Photographs a second of `work` in a process a core, all at once.
 
     Cores that share a memory and execution units do less than their number times what one does alone.
@@ -129,9 +146,7 @@ def rate_together(work: Callable[[bytes], Any], photographs: list[bytes]) -> flo
     return float(total)
 
 
-def compared(
-    work: Callable[[bytes], Any], photographs: list[bytes], count: int, used: dict[str, float]
-) -> dict[str, Any]:
+def compared(work: Callable[[int], Any], photographs: int, count: int, used: dict[str, float]) -> dict[str, Any]:
     """The rate of a stage beside that of bare `work`: `CORES` times one process, and a process a core."""
     bare, together = rate(work, photographs), rate_together(work, photographs)
     return {
@@ -152,29 +167,41 @@ def detect_speed(count: int, folder: Path) -> dict[str, Any]:
     cv2.setNumThreads(1)
     work = packed(folder, count)
     decoding, detector = load(DecodeConfig, "decode"), load(DetectorConfig, "detector")
-    images = [decode(data, decoding) for _, _, data in variants(100)]
+    images = [decode(data, decoding) for _, data in some(work, _LOOKED_AT)]
     used = stage(work, "landmarks")
-    return compared(lambda i: detect(images[i[0]], detector), [bytes([i]) for i in range(100)], count, used)
+    return compared(lambda i: detect(images[i], detector), len(images), count, used)
 
 
 def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
-    """The align stage against one process that decodes with OpenCV and warps."""
+    """The align stage against one process that decodes and warps with OpenCV alone, to the same faces."""
     cv2.setNumThreads(1)
     work = packed(folder, count, known_points(folder), side)
     if not (work / "data/landmarks/landmarks.csv").is_file():
         stage(work, "landmarks")
-    entries = [e for e in read_index(work / "data/raw") if e.points][:1000]
-    photographs = [(read_photograph(work / "data/raw", e.shard, e.offset, e.bytes), e.points) for e in entries]
-    matrices = {p: similarity(np.array(p.split(), dtype=float).reshape(5, 2)) for _, p in photographs}
+    photographs = [(data, similarity(five_points(entry))) for entry, data in some(work, _ALIGNED) if entry.points]
 
-    def bare(i: bytes) -> np.ndarray:
-        data, points = photographs[int.from_bytes(i, "big")]
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        return warp(np.asarray(image, dtype=np.uint8), matrices[points], 64)
+    def bare(i: int) -> np.ndarray:
+        data, matrix = photographs[i]
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        fine, samples = grid(to_crop(matrix, 64))
+        whole = (samples * 64, samples * 64)
+        sampled = cv2.warpAffine(image, fine, whole, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        return sampled if samples == 1 else cv2.resize(sampled, (64, 64), interpolation=cv2.INTER_AREA)
 
     used = stage(work, "align")
-    numbers = [i.to_bytes(2, "big") for i in range(len(photographs))]
-    return {"side_px": side, **compared(bare, numbers, count, used)}
+    return {"side_px": side, **compared(bare, len(photographs), count, used)}
+
+
+def some(work: Path, most: int) -> list[tuple[Entry, bytes]]:
+    """Photographs of a project, evenly spaced: the bare work is done on what the stage works on."""
+    entries = list(read_index(work / "data/raw"))
+    chosen = entries[:: max(1, len(entries) // most)][:most]
+    return [(e, read_photograph(work / "data/raw", e.shard, e.offset, e.bytes)) for e in chosen]
+
+
+def five_points(entry: Entry) -> np.ndarray:
+    """The points that an entry of the index gives, (5, 2)."""
+    return np.array(entry.points.split(), dtype=float).reshape(5, 2)
 
 
 def known_points(folder: Path) -> dict[str, str]:
@@ -193,19 +220,22 @@ def known_points(folder: Path) -> dict[str, str]:
 
 def added(count: int, folder: Path) -> dict[str, Any]:
     """Seconds of each stage for 100 photographs alone, for many, and for the same many and 100 more."""
-    for name in ("p", "alone"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    sources = {"alone": (count, count + 100), "many": (0, count), "added": (0, count + 100)}
     found: dict[str, Any] = {}
-    for name, (first, last) in sources.items():
-        work = folder / ("p" if name != "alone" else "alone")
-        if not work.exists():
+    # Twice alone: at first what is kept compiled from then on may have to be compiled.
+    for name, first, last in (
+        ("alone", count, count + 100),
+        ("alone", count, count + 100),
+        ("many", 0, count),
+        ("added", count, count + 100),
+    ):
+        work = folder / ("alone" if name == "alone" else "p")
+        if name != "added":
+            shutil.rmtree(work, ignore_errors=True)
             project(work)
-        for i, (file, _, data) in enumerate(variants(last)):
+        for file, _, data in variants(last, first=first):
             path = work / "photographs" / file
-            if i >= first and not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
         params = yaml.safe_load((work / "params.yaml").read_text())
         params["source"]["path"] = "photographs"
         (work / "params.yaml").write_text(yaml.safe_dump(params))
@@ -238,7 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["detect", "align", "added", "memory"])
     parser.add_argument("--count", type=int, default=0)
-    parser.add_argument("--side", type=int, default=SIDE, help="pixels of the photographs, for align")
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels of the photographs, for align; up to 750")
     parser.add_argument("--folder", type=Path, help="keep the photographs here")
     chosen = parser.parse_args()
     works: dict[str, tuple[Callable[[int, Path], dict[str, Any]], int]] = {

@@ -23,17 +23,18 @@ def sample() -> dict[str, bytes]:
         return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
 
 
-def variants(count: int, side: int = SIDE) -> Iterator[tuple[str, str, bytes]]:
+def variants(count: int, side: int = SIDE, first: int = 0) -> Iterator[tuple[str, str, bytes]]:
     """`count` photographs as (name, person, bytes): first the sample itself, then the same people a little changed.
 
     The changes (brightness, and smooth patches around the face) make other pixels, other bytes and other perceptual
-    hashes, so that nothing is nearly a duplicate of anything. `side`: pixels, of all but the first.
+    hashes, so that nothing is nearly a duplicate of anything. `side`: pixels, of all but the first. `first`: how many
+    are left out at the beginning.
     """
     originals = list(sample().items())
     outside: np.ndarray = np.ones((SIDE, SIDE, 1), np.float32)
     outside[50:200, 60:190] = 0
     outside = cv2.GaussianBlur(outside, (0, 0), 8)[..., None]
-    for i in range(count):
+    for i in range(first, count):
         name, data = originals[i % len(originals)]
         person, turn = name.split("/")[-2], i // len(originals)
         if turn:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lapcvae.data.executor import ExecutorConfig, head_start
+
+if __name__ == "__main__":
+    head_start("lapcvae.data.align")
+
 from lapcvae.config import load
 from lapcvae.data.align import AlignInputs, align
 from lapcvae.data.decode import DecodeConfig
 from lapcvae.data.duplicates import DuplicatesConfig
-from lapcvae.data.executor import ExecutorConfig
 from lapcvae.data.judge import AlignConfig
 from lapcvae.data.split import SplitConfig
 from pipelines.stage import run_stage

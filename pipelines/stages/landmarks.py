@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lapcvae.data.executor import ExecutorConfig, head_start
+
+if __name__ == "__main__":
+    head_start("lapcvae.data.landmarks")
+
 from lapcvae.config import load
 from lapcvae.data.decode import DecodeConfig
 from lapcvae.data.detector import DetectorConfig
-from lapcvae.data.executor import ExecutorConfig
 from lapcvae.data.landmarks import find_landmarks
 from pipelines.stage import run_stage
 

@@ -85,3 +85,21 @@ if __name__ == "__main__":
     parent.wait(timeout=30)
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are copied on POSIX systems only")
+@pytest.mark.parametrize("start", ["head_start('tests.data.workers')", "None"])
+def test_workers_are_copies_of_a_process_that_has_imported_what_they_need(tmp_path: Path, start: str) -> None:
+    script = f"""
+from lapcvae.data.executor import ExecutorConfig, head_start, open_executor
+if __name__ == "__main__":
+    {start}
+    from tests.data.workers import imported_for_itself, minus_one
+    with open_executor(ExecutorConfig("processes", 2)) as executor:
+        print(any(executor.run(imported_for_itself, range(40), 1, minus_one)))
+"""
+    (tmp_path / "program.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, tmp_path / "program.py"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

@@ -102,6 +102,19 @@ def test_a_large_photograph_is_decoded_at_a_reduced_size_and_gives_the_same_face
     assert np.abs(small - warp(decode(large, DECODING), matrix, 64)).mean() < 1
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("size", [16, 64, 100, 128, 333])
+def test_samples_are_averaged_as_opencv_averages_areas(samples: int, size: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (samples * size, samples * size, 3), dtype=np.uint8)
+    crop = np.array([[1 / samples, 0, 0], [0, 1 / samples, 0]])
+    crop[:, 2] = (0.5 / samples) - 0.5
+    matrix = crop * 148 / size
+    matrix[:, 2] = (crop[:, 2] + 0.5) * 148 / size - 0.5 + [15, 40]
+    assert np.allclose(to_crop(matrix, size), crop)
+    area = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(warp(image, matrix, size), area)
+
+
 def test_the_middle_of_the_protocol_is_cut() -> None:
     # A photograph that is the aligned layout itself: the crop is rows 40..188 and columns 15..163.
     rng = np.random.default_rng(0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+IMPORTED_BY = os.getpid()
+
 
 def square(value: int) -> int:
     """The square; ends its process on multiples of 37, as a decoder may on a bad file."""
@@ -28,3 +30,8 @@ def minus_one(value: int) -> int:
 def name_process(value: int) -> int:
     """The id of the process that works."""
     return os.getpid()
+
+
+def imported_for_itself(value: int) -> bool:
+    """Whether the process that works has imported this module, and is no copy of one that had."""
+    return os.getpid() == IMPORTED_BY

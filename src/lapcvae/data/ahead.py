@@ -25,6 +25,10 @@ class AheadExecutor(ABC):
     def __init__(self, count: int) -> None:
         self._count = count
 
+    def ahead(self, chunk: int) -> int:
+        """How many items are in hand at once, `chunk` at a time."""
+        return _CHUNKS_AHEAD * self._count * chunk
+
     def run(
         self,
         function: Callable[[Item], Result],
@@ -68,7 +72,7 @@ class AheadExecutor(ABC):
         source: Iterator[Item],
         chunk: int,
     ) -> None:
-        while len(waiting) < _CHUNKS_AHEAD * self._count and (part := list(itertools.islice(source, chunk))):
+        while len(waiting) * chunk < self.ahead(chunk) and (part := list(itertools.islice(source, chunk))):
             waiting.append((part, self._submit(function, part)))
 
     @abstractmethod

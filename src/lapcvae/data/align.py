@@ -17,7 +17,7 @@ from lapcvae.data.decode import DecodeConfig
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.judge import AlignConfig, judge, reject
-from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row
+from lapcvae.data.manifest import COLUMNS, ImagesWriter, ManifestWriter, Row, values_of
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.row_spool import RowSpool
 from lapcvae.data.sight import Sight, read_sights
@@ -31,6 +31,7 @@ from lapcvae.io.progress import progress
 _CHUNK = 64  # photographs a task
 _BATCH = 1024  # photographs looked up and written at a time
 _FORMAT = "5"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
+_STATUS, _REASON, _ROW, _NEAR = (COLUMNS.index(name) for name in ("status", "reason", "row", "near"))
 _OUTCOMES = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
@@ -146,20 +147,26 @@ def _write(
     """Write the rows that waited, and take the faces of duplicates out of `images`; counts as `align` returns them."""
     counts: Counter[str] = Counter()
     in_vain: list[int] = []
-    for row, stood in waiting.read():
-        if stood:
-            verdict, row.near = next(decisions)
-            if verdict in _OUTCOMES:
-                if row.row >= 0:
-                    in_vain.append(row.row)
-                row.brightness = row.contrast = row.aligned_sharpness = row.black_share = 0.0
-                reject(row, _OUTCOMES[verdict])
-            elif row.row >= 0:
-                row.row -= len(in_vain)
-        manifest.write(row)
-        counts[row.reason or row.status] += 1
+    for batch in waiting.read():
+        for values, stood in batch:
+            if stood:
+                verdict, values[_NEAR] = next(decisions)
+                if verdict in _OUTCOMES:
+                    if values[_ROW] >= 0:
+                        in_vain.append(values[_ROW])
+                    values[:] = values_of(_duplicate(Row(*values), _OUTCOMES[verdict]))
+                elif values[_ROW] >= 0:
+                    values[_ROW] -= len(in_vain)
+            counts[values[_REASON] or values[_STATUS]] += 1
+        manifest.write(values for values, _ in batch)
     images.remove(in_vain)
     return counts
+
+
+def _duplicate(row: Row, reason: str) -> Row:
+    row.brightness = row.contrast = row.aligned_sharpness = row.black_share = 0.0
+    reject(row, reason)
+    return row
 
 
 def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:

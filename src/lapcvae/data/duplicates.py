@@ -63,24 +63,29 @@ def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         order = np.argsort(keys, kind="stable")
         counts_of = np.bincount(keys, minlength=1 << 16)  # looked up by key: a search would cost ten times as much
         start_of = np.cumsum(counts_of) - counts_of
-        for flip in (0, *(1 << bit for bit in range(16))):
-            wanted = keys ^ np.uint16(flip)
-            yield from _expand(order, start_of[wanted], counts_of[wanted])
+        for left, right in _expand(np.arange(len(keys)), order, start_of[keys], counts_of[keys]):
+            later = left < right
+            yield left[later], right[later]
+        for flip in (np.uint16(1 << bit) for bit in range(16)):
+            asking = np.flatnonzero(keys & flip == 0)  # those with the bit set would find the same pairs again
+            wanted = keys[asking] ^ flip
+            yield from _expand(asking, order, start_of[wanted], counts_of[wanted])
 
 
-def _expand(order: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _expand(
+    asking: np.ndarray, order: np.ndarray, start: np.ndarray, counts: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each of `asking` with each of the `counts` that stand in `order` from `start` on."""
     ends = np.cumsum(counts)
     low = 0
     while low < len(counts):
         base = ends[low - 1] if low else 0
         high = max(low + 1, int(np.searchsorted(ends, base + _CANDIDATES, "right")))
         part = counts[low:high]
-        left = np.repeat(np.arange(low, high), part)
+        left = np.repeat(asking[low:high], part)
         within = np.arange(len(left)) - np.repeat(ends[low:high] - part - base, part)
         right = order[np.repeat(start[low:high], part) + within]
-        later = left < right
-        if later.any():
-            yield left[later], right[later]
+        yield left, right
         low = high
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import platform
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any, Literal
 
 from lapcvae.data.ahead import AheadExecutor, Item, Lost, Result, each, failed
 from lapcvae.data.dask_executor import DaskExecutor
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 _Handle = tuple[ProcessPoolExecutor, "Future[list[Any]]"]
 
@@ -60,7 +65,7 @@ class Executor(AheadExecutor):
 
     def _submit(self, function: Callable[[Any], Any], part: list[Any]) -> _Handle:
         if self._pool is None:
-            self._pool = _pool(self._count)
+            self._pool = _pool(self._count, function)
         try:
             return self._pool, self._pool.submit(each, function, part)
         except BrokenProcessPool as error:  # it broke between two submissions: the same as breaking during this one
@@ -81,14 +86,14 @@ class Executor(AheadExecutor):
     def _one_by_one(
         self, function: Callable[[Item], Result], part: list[Item], crashed: Callable[[Item], Result]
     ) -> Iterator[Result]:
-        alone = _pool(1)
+        alone = _pool(1, function)
         try:
             for item in part:
                 try:
                     yield alone.submit(function, item).result()
                 except BrokenProcessPool:
                     alone.shutdown(wait=True, cancel_futures=True)
-                    alone = _pool(1)
+                    alone = _pool(1, function)
                     yield crashed(item)
         finally:
             alone.shutdown(wait=True, cancel_futures=True)
@@ -111,9 +116,38 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: a forked copy of a process that has run OpenCV's threads can hang.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+def head_start(module: str) -> None:
+    """Begin to import the module whose functions are to be run, in the process that workers will be copies of.
+
+    For programs, before they import it themselves: on another core the same takes no time of theirs.
+    """
+    if os.name == "posix":
+        multiprocessing.get_context("forkserver").set_forkserver_preload([module])
+        forkserver.ensure_running()
+
+
+def _pool(workers: int, function: Callable[[Any], Any]) -> ProcessPoolExecutor:
+    # A forked copy of a process that has run OpenCV's threads can hang: so the copies are of a process that has done
+    # nothing but import what they need, once for all of them.
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    context.set_forkserver_preload([getattr(function, "func", function).__module__])
+    return ProcessPoolExecutor(workers, context, initializer=_begin)
+
+
+def _begin() -> None:
+    _keep_memory()
+    _end_with_parent()
+
+
+def _keep_memory() -> None:
+    """Let freed memory stay with this process, up to the sizes that glibc itself arrives at in time.
+
+    A detector's arrays come and go by the megabyte, and each page that was given back is cleared anew.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        library.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 def _end_with_parent() -> None:

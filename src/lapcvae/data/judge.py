@@ -68,21 +68,26 @@ def judge(
     frames = np.array([(row.width, row.height) for _, row, _ in found], dtype=np.float64)
     as_is = np.array([aligned[i] for i, _, _ in found]) & (frames == (WIDTH_PX, HEIGHT_PX)).all(1)
     fitted = np.where(as_is[:, None, None], np.eye(2, 3), similarity(points))
-    residuals, turns = residual(points, fitted), rotation_deg(fitted)
-    borders = border_share(fitted, frames, config.size_px)
-    distances = np.hypot(*(points[:, 1] - points[:, 0]).T)
-    for n, (i, row, _) in enumerate(found):
-        row.eye_distance_px = round(float(distances[n]), 3)
-        if not as_is[n]:
+    measures = (
+        np.hypot(*(points[:, 1] - points[:, 0]).T),
+        residual(points, fitted),
+        rotation_deg(fitted),
+        border_share(fitted, frames, config.size_px),
+        as_is,
+    )
+    for n, (distance, error, turn, border, taken) in enumerate(zip(*(of.tolist() for of in measures), strict=True)):
+        i, row, _ = found[n]
+        row.eye_distance_px = round(distance, 3)
+        if not taken:
             if row.eye_distance_px < config.min_eye_distance_px:
                 reject(row, "small_face")
                 continue
-            if not np.isfinite(residuals[n]):  # all five points are one
+            if not math.isfinite(error):  # all five points are one
                 reject(row, "poor_fit")
                 continue
-            row.rotation_deg, row.border_share = round(float(turns[n]), 3), round(float(borders[n]), 4)
-        row.residual = round(float(residuals[n]), 5)
-        reason = "" if as_is[n] else _misfit(row, config)
+            row.rotation_deg, row.border_share = round(turn, 3), round(border, 4)
+        row.residual = round(error, 5)
+        reason = "" if taken else _misfit(row, config)
         if reason:
             reject(row, reason)
         else:

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import imagehash
 import numpy as np
+import scipy.fftpack  # noqa: F401 - imagehash imports it at its first hash, which would be once a worker
 from PIL import Image
 
 from lapcvae.data.ahead import batched, one_ahead
@@ -28,7 +29,9 @@ from lapcvae.io.progress import progress
 _HASH_SIDE = 16
 _CHUNK = 16  # photographs a task: small enough to keep all cores busy to the end
 _KEPT = 64  # results put into the cache at a time
-_BATCH = 2048  # photographs looked up and written at a time
+_BATCH = (
+    512  # photographs looked up and written at a time; two workers can have them all in hand while others are written
+)
 _FORMAT = "4"  # part of the cache key; raise it when `Sight` or how it is made changes
 
 
@@ -140,5 +143,7 @@ def find_landmarks(
                 rows.writerow(csv_row(unpack(known[key]) if key in known else Sight(entry.sha256, "crashed")))
             bar.update(len(batch.keyed) - len(batch.missing))
 
-        one_ahead(batched((e for e in read_index(raw) if not e.reason), _BATCH), begin, finish)
+        # Small enough for the workers to have a whole batch in hand while the one before is written.
+        some = min(_BATCH, workers.ahead(_CHUNK))
+        one_ahead(batched((e for e in read_index(raw) if not e.reason), some), begin, finish)
     return counts["total"], counts["new"]

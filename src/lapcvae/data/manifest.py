@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -51,6 +51,7 @@ class Row:
 COLUMNS = tuple(f.name for f in fields(Row))
 values_of = attrgetter(*COLUMNS)  # a row's values, in the order of the columns
 TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
+_NUMBERS = [(place, kind) for place, kind in enumerate(TYPES.values()) if kind is not str]
 
 
 class ManifestWriter:
@@ -69,9 +70,9 @@ class ManifestWriter:
     ) -> None:
         self._stream.close()
 
-    def write(self, row: Row) -> None:
-        """Append one row."""
-        self._rows.writerow(values_of(row))
+    def write(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Append some rows, each as `values_of` it."""
+        self._rows.writerows(rows)
 
 
 def read_manifest(path: Path) -> Iterator[Row]:
@@ -82,8 +83,11 @@ def read_manifest(path: Path) -> Iterator[Row]:
         rows = csv.reader(stream)
         if tuple(next(rows, ())) != COLUMNS:
             raise DataError(f"{path}: its columns are not those of this version; run `dvc repro --force align`")
-        for values in rows:
-            yield Row(**{c: TYPES[c](v) for c, v in zip(COLUMNS, values, strict=True)})
+        for texts in rows:
+            values: list[Any] = texts
+            for place, kind in _NUMBERS:
+                values[place] = kind(values[place])
+            yield Row(*values)
 
 
 class ImagesWriter:

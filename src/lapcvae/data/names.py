@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import PurePosixPath
 
 _SYSTEM = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "$recycle.bin", "lost+found"})
@@ -61,4 +62,10 @@ def is_system(name: str) -> bool:
 
 def parent(name: str) -> str:
     """The name of the folder that holds the member `name`, escaped; empty at the top."""
-    return printable(PurePosixPath(name).parent.name)
+    folder, _, last = name.rpartition("/")
+    return _called(folder) if last not in ("", ".") else printable(PurePosixPath(name).parent.name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _called(folder: str) -> str:
+    return printable(PurePosixPath(folder).name)

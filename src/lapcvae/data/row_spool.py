@@ -7,6 +7,7 @@ import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import Any
 
 from lapcvae.data.manifest import Row, values_of
 
@@ -29,12 +30,11 @@ class RowSpool:
 
     def append(self, rows: Iterable[tuple[Row, bool]]) -> None:
         """Put some rows at the end. In one piece: marshal reads a file byte by byte, and bytes at once."""
-        packed = marshal.dumps([(values_of(row), stands) for row, stands in rows])
+        packed = marshal.dumps([(list(values_of(row)), stands) for row, stands in rows])
         self._stream.write(_LENGTH.pack(len(packed)) + packed)
 
-    def read(self) -> Iterator[tuple[Row, bool]]:
-        """All rows, in order; nothing is appended afterwards."""
+    def read(self) -> Iterator[list[tuple[list[Any], bool]]]:
+        """All rows, in order and as they were appended together, each as its values; nothing is appended afterwards."""
         self._stream.seek(0)
         while header := self._stream.read(_LENGTH.size):
-            for values, stands in marshal.loads(self._stream.read(*_LENGTH.unpack(header))):
-                yield Row(*values), stands
+            yield marshal.loads(self._stream.read(*_LENGTH.unpack(header)))

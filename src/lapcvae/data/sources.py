@@ -17,6 +17,7 @@ from lapcvae.errors import SourceError
 from lapcvae.io.archive import ArchiveLimits, DamagedMember, Kind, Member, members
 from lapcvae.io.fetch import RemoteFile, check, fetch
 
+_PIECE_BYTES = 1 << 20
 MIRRORS = Path(__file__).with_name("mirrors.yaml")
 
 
@@ -123,9 +124,21 @@ def _folder_member(entry: os.DirEntry[str], name: str) -> Member:
         # O_NOFOLLOW and O_NONBLOCK: what was a file a moment ago may be a link or a FIFO now.
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(handle, "rb") as stream:
-                return stream.read(limit)
+            try:
+                return _read(handle, limit, status.st_size)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise DamagedMember(str(error)) from None
 
     return Member(name, kind, status.st_size, read)
+
+
+def _read(handle: int, limit: int, size: int) -> bytes:
+    """All of a file of about `size` bytes, at most `limit`; a stream would make room for as many each time."""
+    parts, wanted = [], min(limit, size + 1)
+    while wanted and (part := os.read(handle, wanted)):
+        parts.append(part)
+        limit -= len(part)
+        wanted = min(limit, _PIECE_BYTES)
+    return b"".join(parts)

@@ -10,6 +10,7 @@ rounded away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -63,10 +64,10 @@ def precompute(
                 if kept is not None:
                     kept.put(made.items())
                 known |= made
-            found = [one.unpack(known[key]) for key in keys]
-            for k in range(1, len(sides)):
-                out[k].write(np.stack([levels[k - 1] for levels, _ in found]).data)
-            moments += np.stack([m for _, m in found])[training[rows]].sum(0)
+            found, levels = one.unpack([known[key] for key in keys])
+            for stream, level in zip(out[1:], levels, strict=True):
+                stream.write(level.data)
+            moments += found[training[rows]].sum(0)
             bar.update(len(part))
     return _statistics(moments, int(training.sum()), sides)
 
@@ -82,16 +83,17 @@ class _Layout:
         """Level; image or band; sum or sum of squares; channel: over the pixels of both orientations."""
         return (len(self.sides), 2, 2, 3)
 
-    def unpack(self, data: bytes) -> tuple[list[np.ndarray], np.ndarray]:
-        """Levels 2 to K (2 s s 3) and the moments."""
-        numbers = int(np.prod(self.moments))
-        moments = np.frombuffer(data, np.float64, numbers).reshape(self.moments)
-        levels, place = [], 8 * numbers
-        for side in self.sides[1:]:
-            shape = (2, side, side, 3)
-            levels.append(np.frombuffer(data, np.float16, int(np.prod(shape)), place).reshape(shape))
-            place += levels[-1].nbytes
-        return levels, moments
+    def unpack(self, kept: list[bytes]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The moments of B photographs (B K 2 2 3) and their levels 2 to K (B 2 s s 3)."""
+        shapes = [self.moments, *((2, side, side, 3) for side in self.sides[1:])]
+        types = [np.float64, *(np.float16 for _ in self.sides[1:])]
+        table = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), -1)
+        parts, place = [], 0
+        for shape, kind in zip(shapes, types, strict=True):
+            end = place + math.prod(shape) * np.dtype(kind).itemsize
+            parts.append(np.ascontiguousarray(table[:, place:end]).view(kind).reshape(len(kept), *shape))
+            place = end
+        return parts[0], parts[1:]
 
 
 def _work_out(images: np.ndarray, one: _Layout, kind: PyramidKind) -> list[bytes]:
