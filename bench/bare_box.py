@@ -33,4 +33,4 @@ for _name in ("yaml", "tqdm"):
     if importlib.util.find_spec(_name) is None:
         sys.modules[_name] = types.ModuleType(_name)
         sys.modules[_name].__spec__ = importlib.machinery.ModuleSpec(_name, None)  # PyTorch's compiler asks for it
-        sys.modules[_name].__dict__.update(tqdm=_Bar, YAMLError=ValueError)
+        sys.modules[_name].__dict__.update(tqdm=_Bar, YAMLError=ValueError, SafeLoader=object)
