@@ -156,7 +156,7 @@ def main() -> None:
     out: list[list[object]] = []
     texts: list[str] = []
     for side in arguments.sides:
-        images = noise_images(COUNT, side).astype(np.float32) / 255
+        images = np.ascontiguousarray(noise_images(COUNT, side)).astype(np.float32) / 255
         levels = len(level_sides(side, 16))
         for threads in sorted({1, every}):
             torch.set_num_threads(threads)

@@ -29,9 +29,7 @@ from lapcvae.io.progress import progress
 _HASH_SIDE = 16
 _CHUNK = 16  # photographs a task: small enough to keep all cores busy to the end
 _KEPT = 64  # results put into the cache at a time
-_BATCH = (
-    512  # photographs looked up and written at a time; two workers can have them all in hand while others are written
-)
+_BATCH = 512  # photographs looked up and written at a time, at most
 _FORMAT = "4"  # part of the cache key; raise it when `Sight` or how it is made changes
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,34 +30,38 @@ def reduce(x: Tensor) -> Tensor:
     """Halve, B C H W -> B C H/2 W/2."""
     *front, height, width = x.shape
     out = x.new_empty((*front, height // 2, width // 2))
-    _run("reduce_planes", x, out)
+    _share(_kernels().reduce_planes, _planes(x), _planes(out))
     return out
 
 
 def expand(x: Tensor) -> Tensor:
     """Double, B C H W -> B C 2H 2W."""
     *front, height, width = x.shape
-    out = x.new_empty((*front, 2 * height, 2 * width))
-    _run("add_expanded_planes", x, torch.zeros_like(out), out)  # onto itself would be slower: nothing could be vectors
-    return out
+    return rebuild(x.new_zeros((*front, 2 * height, 2 * width)), x)
+
+
+def split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`reduce` of x, and the `band` that it lacks."""
+    *front, height, width = x.shape
+    coarse = x.new_empty((*front, height // 2, width // 2))
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    _share(_kernels().split_planes, _planes(x), _planes(coarse), _planes(out))
+    return coarse, out
 
 
 def band(fine: Tensor, coarse: Tensor) -> Tensor:
     """fine - expand(coarse), B C 2H 2W."""
-    out = torch.empty_like(fine, memory_format=torch.contiguous_format)
-    _run("subtract_expanded_planes", coarse, fine, out)
-    return out
+    return _onto(fine, coarse, -1)
 
 
 def rebuild(band: Tensor, coarse: Tensor) -> Tensor:
     """band + expand(coarse), B C 2H 2W."""
-    out = torch.empty_like(band, memory_format=torch.contiguous_format)
-    _run("add_expanded_planes", coarse, band, out)
-    return out
+    return _onto(band, coarse, 1)
 
 
 @cache
-def _kernels() -> ModuleType | None:
+def _kernels() -> Any:
+    """The module of them; None where it cannot be had."""
     try:
         from lapcvae.pyramid import kernels
     except (ImportError, RuntimeError):  # no Numba; or no folder where it may keep what it compiled
@@ -64,13 +69,21 @@ def _kernels() -> ModuleType | None:
     return kernels
 
 
-def _run(name: str, *images: Tensor) -> None:
+def _onto(onto: Tensor, coarse: Tensor, sign: int) -> Tensor:
+    out = torch.empty_like(onto, memory_format=torch.contiguous_format)
+    kernel = _kernels().expand_planes
+    _share(lambda x, o, to: kernel(x, o, np.float32(sign), to), _planes(coarse), _planes(onto), _planes(out))
+    return out
+
+
+def _planes(images: Tensor) -> np.ndarray:
+    return images.detach().contiguous().flatten(0, -3).numpy()
+
+
+def _share(kernel: Callable[..., None], *planes: np.ndarray) -> None:
     """Run a kernel over all planes, a share of them a thread."""
-    kernel: Callable[..., None] = getattr(_kernels(), name)
-    planes = [x.detach().contiguous().flatten(0, -3).numpy() for x in images]
-    count = len(planes[0])
-    bytes_ = max(p.nbytes for p in planes)
-    threads = max(1, min(torch.get_num_threads(), count, bytes_ // _SHARE_BYTES))
+    count, most = len(planes[0]), max(p.nbytes for p in planes)
+    threads = max(1, min(torch.get_num_threads(), count, most // _SHARE_BYTES))
     if threads == 1:
         kernel(*planes)
         return

@@ -20,9 +20,7 @@ PyramidKind = Literal["burt", "bilinear", "haar"]
 
 def reduce(x: Tensor, kind: PyramidKind = "burt") -> Tensor:
     """Halve an image, B C H W -> B C H/2 W/2. Raises `ValueError` for odd or too small sides."""
-    _, _, height, width = x.shape
-    if height % 2 or width % 2 or min(height, width) < 4:
-        raise ValueError(f"cannot halve {height} x {width}: sides must be even and at least 4")
+    _check_even(x)
     if kind == "burt" and compiled.serves(x):
         return compiled.reduce(x)
     halve = _REDUCE[kind]
@@ -36,6 +34,15 @@ def expand(x: Tensor, kind: PyramidKind = "burt") -> Tensor:
         return compiled.expand(x)
     double = _EXPAND[kind]
     return double(double(x, -1), -2).contiguous()
+
+
+def split(x: Tensor, kind: PyramidKind = "burt") -> tuple[Tensor, Tensor]:
+    """`reduce` of an image and the `band` that it lacks. Raises `ValueError` as `reduce` does."""
+    _check_even(x)
+    if kind == "burt" and compiled.serves(x):
+        return compiled.split(x)
+    coarse = reduce(x, kind)
+    return coarse, band(x, coarse, kind)
 
 
 def band(fine: Tensor, coarse: Tensor, kind: PyramidKind = "burt") -> Tensor:
@@ -52,6 +59,12 @@ def rebuild(band: Tensor, coarse: Tensor, kind: PyramidKind = "burt") -> Tensor:
     if kind == "burt" and compiled.serves(band, coarse):
         return compiled.rebuild(band, coarse)
     return band + expand(coarse, kind)
+
+
+def _check_even(x: Tensor) -> None:
+    _, _, height, width = x.shape
+    if height % 2 or width % 2 or min(height, width) < 4:
+        raise ValueError(f"cannot halve {height} x {width}: sides must be even and at least 4")
 
 
 def _check(x: Tensor) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 _HALF, _QUARTER, _EIGHTH, _SIXTEENTH = (np.float32(1 / n) for n in (2, 4, 8, 16))
+_MINUS_ONE = np.float32(-1)
 
 
 @njit(nogil=True, cache=True)
@@ -54,8 +55,8 @@ def _expanded_rows(x: np.ndarray, wide: np.ndarray) -> None:
 
 
 @njit(nogil=True, cache=True)
-def add_expanded_planes(x: np.ndarray, onto: np.ndarray, out: np.ndarray) -> None:
-    """out = onto + expand(x): planes x N H W, the others N 2H 2W."""
+def expand_planes(x: np.ndarray, onto: np.ndarray, sign: np.float32, out: np.ndarray) -> None:
+    """out = onto + sign expand(x), sign 1 or -1: planes x N H W, the others N 2H 2W."""
     count, height, width = x.shape
     wide = np.empty((height + 2, 2 * width), np.float32)
     for n in range(count):
@@ -65,23 +66,14 @@ def add_expanded_planes(x: np.ndarray, onto: np.ndarray, out: np.ndarray) -> Non
             even, odd, even_out, odd_out = onto[n, 2 * i], onto[n, 2 * i + 1], out[n, 2 * i], out[n, 2 * i + 1]
             for j in range(2 * width):
                 c = here[j]
-                even_out[j] = even[j] + (c + _EIGHTH * ((above[j] + below[j]) - (c + c)))
+                even_out[j] = even[j] + sign * (c + _EIGHTH * ((above[j] + below[j]) - (c + c)))
             for j in range(2 * width):
-                odd_out[j] = odd[j] + _HALF * (here[j] + below[j])
+                odd_out[j] = odd[j] + sign * (_HALF * (here[j] + below[j]))
 
 
 @njit(nogil=True, cache=True)
-def subtract_expanded_planes(x: np.ndarray, fine: np.ndarray, out: np.ndarray) -> None:
-    """out = fine - expand(x): planes x N H W, the others N 2H 2W."""
-    count, height, width = x.shape
-    wide = np.empty((height + 2, 2 * width), np.float32)
-    for n in range(count):
-        _expanded_rows(x[n], wide)
-        for i in range(height):
-            above, here, below = wide[i], wide[i + 1], wide[i + 2]
-            even, odd, even_out, odd_out = fine[n, 2 * i], fine[n, 2 * i + 1], out[n, 2 * i], out[n, 2 * i + 1]
-            for j in range(2 * width):
-                c = here[j]
-                even_out[j] = even[j] - (c + _EIGHTH * ((above[j] + below[j]) - (c + c)))
-            for j in range(2 * width):
-                odd_out[j] = odd[j] - _HALF * (here[j] + below[j])
+def split_planes(x: np.ndarray, coarse: np.ndarray, band: np.ndarray) -> None:
+    """coarse = reduce(x), band = x - expand(coarse), plane by plane, so that one is read from memory once."""
+    for n in range(len(x)):
+        reduce_planes(x[n : n + 1], coarse[n : n + 1])
+        expand_planes(coarse[n : n + 1], x[n : n + 1], _MINUS_ONE, band[n : n + 1])

@@ -6,11 +6,10 @@ Levels are numbered 1 (finest, the full image) to K (coarsest). Lists of levels 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import Tensor
 
-from lapcvae.pyramid.filters import PyramidKind, band, rebuild, reduce
+from lapcvae.pyramid.filters import PyramidKind, rebuild, reduce, split
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,11 @@ def gaussian_pyramid(x: Tensor, levels: int, kind: PyramidKind = "burt") -> list
 
 def build(x: Tensor, levels: int, kind: PyramidKind = "burt") -> list[Tensor]:
     """[h_1 ... h_K]: bands, then the coarsest image (Burt and Adelson 1983)."""
-    gaussian = gaussian_pyramid(x, levels, kind)
-    return [*(band(fine, coarse, kind) for fine, coarse in pairwise(gaussian)), gaussian[-1]]
+    bands = []
+    for _ in range(levels - 1):
+        x, band = split(x, kind)
+        bands.append(band)
+    return [*bands, x]
 
 
 def collapse(bands: list[Tensor], kind: PyramidKind = "burt") -> Tensor:
