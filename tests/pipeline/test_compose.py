@@ -23,25 +23,28 @@ PARAMS = "seed: 0\ntracking: {experiment: composed, model: composed, primary_met
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
 
-def _here(text: str, database: str, store: str) -> str:
-    """A setting of compose.yaml with its defaults filled in, and this machine's servers in place of its own."""
+def _here(text: str, database: str) -> str:
+    """A setting of compose.yaml with its defaults filled in, and this machine's database in place of its own."""
     filled = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
     assert "${" not in filled, text
-    filled = re.sub(r"lapcvae:[\w-]+@postgres/", f"{database}/", filled)
-    return filled.replace("http://s3:9000", store)
+    return re.sub(r"lapcvae:[\w-]+@postgres/", f"{database}/", filled)
 
 
 @contextmanager
 def _served(name: str, database: str, store: str, options: dict[str, str], health: str) -> Iterator[str]:
-    """A service's own command with its own environment; yields its address. `options` replace those of a container."""
+    """A service's own command with its own environment; yields its address. `options` replace those of a container.
+
+    The store stands in as a proxy: to the service alone, and to none of its clients, it has the name of compose.yaml.
+    """
     service, port = SERVICES[name], backends.free_port()
-    command = [_here(word, database, store) for word in service["command"]]
+    command = [_here(word, database) for word in service["command"]]
     command = [options.get(word, word).replace("PORT", str(port)) for word in command]
-    settings = {key: _here(str(value), database, store) for key, value in service["environment"].items()}
+    settings = {key: _here(str(value), database) for key, value in service["environment"].items()}
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_"))}
+    proxy = {"HTTP_PROXY": store, "NO_PROXY": "127.0.0.1"}
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
-        env=environment | settings | {"AWS_DEFAULT_REGION": "us-east-1", "PREFECT_SERVER_API_PORT": str(port)},
+        env=environment | settings | proxy | {"PREFECT_SERVER_API_PORT": str(port)},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"

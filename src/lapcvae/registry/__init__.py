@@ -13,6 +13,10 @@ _SETTINGS = {
     # A server that is away is noticed in seconds, not in MLflow's minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # Files go through the server. Its links straight into the store have the name by which it knows the store itself,
+    # which other machines need not: in compose.yaml, none does.
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
 }
 
 for _name, _value in _SETTINGS.items():
