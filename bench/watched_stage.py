@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lapcvae.registry.tracking import Run
+from lapcvae.registry.run import Run
 from lapcvae.training.loop import _Loop
 from lapcvae.training.recovery import Recovery
 
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     note_updates()
     watch(Recovery, "keep", "keeping", "kept")
     watch(Run, "wait", "waited", "waits")
-    watch(Run, "_attempt", "logging", "logs", lambda run, call, what=None, *_: (what or {}).get("op") == "metrics")
+    watch(Run, "attempt", "logging", "logs", lambda run, call, what=None, *_: (what or {}).get("op") == "metrics")
     try:
         runpy.run_module("pipelines.stages.train", run_name="__main__")
     finally:

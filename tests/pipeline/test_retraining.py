@@ -36,7 +36,7 @@ KILLED = [
     "call:lapcvae.data.inbox:examine", "enter:drift", "call:pipelines.dvc_runner:add", "stage:download",
     "stage:landmarks", "stage:align", "stage:validate", "stage:pyramid", "stage:train@2", "stage:train@1",
     "stage:evaluate", "stage:register",
-    "call:lapcvae.registry.tracking:Run._end", "call:lapcvae.registry.history:note",
+    "call:lapcvae.registry.run:Run.end", "call:lapcvae.registry.history:note",
 ]  # fmt: skip
 KILLED_MOVING = [
     "call:pipelines.champion_weights:write_json", "enter:gate", "call:lapcvae.registry.promotion:promote",

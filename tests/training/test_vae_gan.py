@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from lapcvae.models.scale import half_scale
 from lapcvae.models.settings import ModelSettings
 from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
-from lapcvae.training.vae_gan import VaeGanTraining
+from lapcvae.training.vae_gan import FEATURE_WEIGHT, MARGIN, VaeGanTraining
 from tests.training.made import CPU, Small
 
 
@@ -63,12 +64,34 @@ def test_the_reconstruction_error_is_a_gaussians_on_the_discriminators_features(
     torch.testing.assert_close(found["feature_nats"], nats, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("real", "made", "decoder_waits", "discriminator_waits"),
+    [
+        (math.log(2), 2 * math.log(2), False, False),
+        (math.log(2) - MARGIN - 0.01, 2 * math.log(2), False, True),
+        (math.log(2), 2 * (math.log(2) - MARGIN - 0.01), False, True),
+        (math.log(2) + MARGIN + 0.01, 2 * math.log(2), True, False),
+        (math.log(2) - MARGIN - 0.01, 2 * (math.log(2) + MARGIN + 0.01), False, False),
+    ],
+)
+def test_who_is_ahead_waits(
+    trainable: VaeGanTraining, real: float, made: float, decoder_waits: bool, discriminator_waits: bool
+) -> None:
+    found = {
+        "rate_nats": torch.tensor(3.0), "feature_nats": torch.tensor(5.0), "_decoder_nats": torch.tensor(7.0),
+        "real_nats": torch.tensor(real), "made_nats": torch.tensor(made),
+    }  # fmt: skip
+    losses = trainable.losses(found, 0)
+    torch.testing.assert_close(losses["decoder"], torch.tensor(5.0 * FEATURE_WEIGHT + 7.0 * (not decoder_waits)))
+    torch.testing.assert_close(losses["discriminator"], torch.tensor((real + made) * (not discriminator_waits)))
+
+
 def test_it_trains_in_the_common_loop(trainable: VaeGanTraining, small: Small) -> None:
     settings = dataclasses.replace(small.training, updates=20, log_interval=5, learning_rate=1e-3)
     before = {name: value.clone() for name, value in trainable.state_dict().items()}
     result = train(trainable, small.rows, settings, 0, Processes(CPU), "test")
-    assert {"feature_nats", "discriminator_nats"} <= result.curve[-1].keys()
+    assert {"feature_nats", "real_nats", "made_nats"} <= result.curve[-1].keys()
     assert all(np.isfinite(value) for value in result.curve[-1].values())
-    assert result.curve[-1]["discriminator_nats"] < result.curve[0]["discriminator_nats"]
+    assert result.curve[-1]["real_nats"] < math.log(2)
     changed = [name for name, value in trainable.state_dict().items() if not torch.equal(value, before[name])]
     assert {name.split(".")[0] for name in changed} == {"level", "discriminator"}

@@ -42,6 +42,7 @@ class Optimiser:
             for name, parameters in self.parts.items()
         }
         self._norm_mean, self._norms_seen = torch.zeros(2, device=device).unbind()
+        self._moved: dict[str, Tensor] = {}
 
     def backward(self, losses: Mapping[str, Tensor], share: float) -> None:
         """Add `share` of each part's gradient of its own loss."""
@@ -56,15 +57,19 @@ class Optimiser:
     def clip(self) -> tuple[Tensor, Tensor]:
         """Clip each part; (norm before clipping of all parts together, whether it is finite and not exploding)."""
         norms = [nn.utils.clip_grad_norm_(parameters, self._clip_norm) for parameters in self.parts.values()]
+        self._moved = {name: of_part > 0 for name, of_part in zip(self.parts, norms, strict=True)}
         norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         usual = (self._norms_seen < _NORMS_NEEDED) | (norm <= NORM_RATIO * self._norm_mean)
         return norm, torch.isfinite(norm) & usual
 
     @torch.no_grad()
     def step(self, learning_rate: float, norm: Tensor, accepted: Tensor) -> None:
-        """Step every part where `accepted` (a 0-d bool on the device); gradients are then forgotten."""
-        refused = 1.0 - accepted.float()
+        """Step every part where `accepted` (a 0-d bool on the device); gradients are then forgotten.
+
+        A part whose gradient is all 0 waits, as its loss says: its moments would carry it on.
+        """
         for name, parameters in self.parts.items():
+            refused = 1.0 - (accepted & self._moved[name]).float()
             held = [(p, p.grad, *m) for p, m in zip(parameters, self._moments[name], strict=True) if p.grad is not None]
             weights, gradients, means, squares, steps = (list(column) for column in zip(*held, strict=True))
             # The function behind torch.optim.AdamW: the class would import the compiler (1.5 s), used or not.

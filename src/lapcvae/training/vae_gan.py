@@ -7,11 +7,15 @@
 
 x~ is decoded from the posterior, x_p from the prior. Each part minimises its own loss only. The decoder minimises
 -log Dis in place of log(1 - Dis), which has a gradient where the discriminator is sure (Goodfellow et al. 2014).
+Neither runs away from the other, as in the authors' program: the discriminator waits while its error on either kind of
+image is more than MARGIN below a guess's, log 2 nats; the decoder's L_gan while it is as much above; where both hold,
+none waits.
 Shapes: images B 3 S S on [0, 1]; terms are averaged over images.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -27,9 +31,10 @@ from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import batch_log_sigma, terms
 from lapcvae.training.trainable import Terms, Trainable
 
-# gamma: what a nat of feature error weighs for the decoder beside a nat of being found out. With about 10,000 features,
-# whose errors are of order 1, both are then of order 1.
-FEATURE_WEIGHT = 1e-4
+# gamma: what a nat of feature error weighs for the decoder beside a nat of being found out. The error begins with some
+# 2,000 nats, so both are then of order 1.
+FEATURE_WEIGHT = 1e-3
+MARGIN = 0.35  # nats
 
 
 class VaeGanTraining(Trainable):
@@ -74,9 +79,8 @@ class VaeGanTraining(Trainable):
         return {
             **found,
             "feature_nats": 0.5 * (real - rebuilt).square().sum((1, 2, 3)).mean(),
-            "discriminator_nats": F.softplus(-is_real).mean()
-            + F.softplus(is_rebuilt).mean()
-            + F.softplus(is_drawn).mean(),
+            "real_nats": F.softplus(-is_real).mean(),
+            "made_nats": F.softplus(is_rebuilt).mean() + F.softplus(is_drawn).mean(),
             "_decoder_nats": F.softplus(-is_rebuilt).mean() + F.softplus(-is_drawn).mean(),
         }
 
@@ -85,10 +89,13 @@ class VaeGanTraining(Trainable):
         rate, features = batch_terms["rate_nats"], batch_terms["feature_nats"]
         settings = self.level.settings
         warm = min(1.0, (update + 1) / settings.kl_warmup) if settings.kl_warmup else 1.0
+        real, made = batch_terms["real_nats"], batch_terms["made_nats"]
+        errors = torch.stack([real, made / 2]).detach() - math.log(2)
+        sure, lost = (errors < -MARGIN).any(), (errors > MARGIN).any()
         return {
             "encoder": (warm * settings.kl_weight * rate + features) / self.dimensions(),
-            "decoder": self.feature_weight * features + batch_terms["_decoder_nats"],
-            "discriminator": batch_terms["discriminator_nats"],
+            "decoder": self.feature_weight * features + (~lost | sure) * batch_terms["_decoder_nats"],
+            "discriminator": (~sure | lost) * (real + made),
         }
 
     def dimensions(self) -> int:
