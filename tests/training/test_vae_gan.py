@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import math
 
@@ -62,6 +63,19 @@ def test_the_reconstruction_error_is_a_gaussians_on_the_discriminators_features(
     density = torch.distributions.Normal(of_rebuilt, 1.0)
     nats = -(density.log_prob(real) - density.log_prob(of_rebuilt)).sum((1, 2, 3)).mean()
     torch.testing.assert_close(found["feature_nats"], nats, rtol=1e-4, atol=0)
+
+
+def test_running_statistics_are_those_of_reconstructions(trainable: VaeGanTraining, small: Small) -> None:
+    rows = small.rows["train"][:8]
+    packed = trainable.pick(rows, np.zeros_like(rows))
+    noise = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    x, _ = trainable.arrays.unpack(packed)
+    alone = copy.deepcopy(trainable.level)
+    run_level(alone, x, None, "burt", Drawn(noise[:1]))
+    trainable(packed, tuple(noise))
+    for name, value in trainable.level.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(value, dict(alone.named_buffers())[name])
 
 
 @pytest.mark.parametrize(

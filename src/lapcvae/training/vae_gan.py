@@ -16,7 +16,8 @@ Shapes: images B 3 S S on [0, 1]; terms are averaged over images.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -72,7 +73,8 @@ class VaeGanTraining(Trainable):
         }
         if not self.training:
             return found
-        drawn = self.level.decode(noise[1], None)
+        with _statistics_kept(self.level):
+            drawn = self.level.decode(noise[1], None)
         features, logits = self.discriminator(torch.cat([x, done.mean, drawn]) * 2 - 1)
         real, rebuilt, _ = features.float().chunk(3)
         is_real, is_rebuilt, is_drawn = logits.float().chunk(3)
@@ -101,3 +103,15 @@ class VaeGanTraining(Trainable):
     def dimensions(self) -> int:
         """3 S S."""
         return 3 * self.level.side**2
+
+
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Batch norm's running statistics stay those of reconstructions: mixed with those of draws they fit neither."""
+    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    momenta = [part.momentum for part in norms]
+    for part in norms:
+        part.momentum = 0.0
+    yield
+    for part, momentum in zip(norms, momenta, strict=True):
+        part.momentum = momentum
