@@ -30,6 +30,7 @@ from lapcvae.models.noise import Drawn
 from lapcvae.models.published import Discriminator
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import batch_log_sigma, terms
+from lapcvae.training.processes import over_processes
 from lapcvae.training.trainable import Terms, Trainable
 
 # gamma: what a nat of feature error weighs for the decoder beside a nat of being found out. The error begins with some
@@ -92,7 +93,8 @@ class VaeGanTraining(Trainable):
         settings = self.level.settings
         warm = min(1.0, (update + 1) / settings.kl_warmup) if settings.kl_warmup else 1.0
         real, made = batch_terms["real_nats"], batch_terms["made_nats"]
-        errors = torch.stack([real, made / 2]).detach() - math.log(2)
+        # For the whole batch to say, which several processes may share.
+        errors = torch.stack([over_processes(real), over_processes(made) / 2]).detach() - math.log(2)
         sure, lost = (errors < -MARGIN).any(), (errors > MARGIN).any()
         return {
             "encoder": (warm * settings.kl_weight * rate + features) / self.dimensions(),
@@ -112,6 +114,8 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
     momenta = [part.momentum for part in norms]
     for part in norms:
         part.momentum = 0.0
-    yield
-    for part, momentum in zip(norms, momenta, strict=True):
-        part.momentum = momentum
+    try:
+        yield
+    finally:
+        for part, momentum in zip(norms, momenta, strict=True):
+            part.momentum = momentum
