@@ -109,7 +109,7 @@ class VaeGanTraining(Trainable):
 
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Batch norm's running statistics stay those of reconstructions: mixed with those of draws they fit neither."""
+    """Batch norm's running statistics stay those of reconstructions, which are measured with them."""
     norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     momenta = [part.momentum for part in norms]
     for part in norms:
