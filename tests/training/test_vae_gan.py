@@ -46,7 +46,7 @@ def test_every_part_minimises_its_own_loss(trainable: VaeGanTraining, small: Sma
             for p in parts[name]:
                 assert p.grad is not None
                 p -= 1e-3 * p.grad / norm
-            after = trainable.losses(batch(trainable, small), 0)[name]
+        after = trainable.losses(batch(trainable, small), 0)[name]
         assert after < before
 
 

@@ -6,6 +6,7 @@ page-locked memory and copies it on a stream of its own while the device compute
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -53,11 +54,16 @@ class Feed:
             for part, packed in zip(self._slices, self._packed(update), strict=True)
         ]
 
-    def held_out(self, rows: np.ndarray) -> Batch:
-        """(packed, noise) of these rows as they are, with noise of the seed alone."""
+    def as_they_are(self, rows: np.ndarray, at_once: int) -> Iterator[Batch]:
+        """(packed, noise) of these rows, not mirrored, at most `at_once` at a time, with noise of the seed alone.
+
+        The whole of them in every process.
+        """
         self._noise.manual_seed(self._seed)
-        packed = self._trainable.pick(rows, np.zeros_like(rows))
-        return tuple(tensor.to(self._device) for tensor in packed), self._draw(len(rows))
+        for start in range(0, len(rows), at_once):
+            some = rows[start : start + at_once]
+            packed = self._trainable.pick(some, np.zeros_like(some))
+            yield tuple(tensor.to(self._device) for tensor in packed), self._draw(len(some))
 
     def _draw(self, images: int) -> tuple[Tensor, ...]:
         # Always of the whole batch: which rows a process or a part takes must not change what is drawn.

@@ -72,7 +72,7 @@ class VaeGanTraining(Trainable):
             "log_sigma": batch_log_sigma(self.level, done).detach(),
             "kl_units_nats": done.kl().detach().mean(0).flatten(),
         }
-        if not self.training:
+        if not self.training or not torch.is_grad_enabled():
             return found
         with _statistics_kept(self.level):
             drawn = self.level.decode(noise[1], None)
@@ -111,11 +111,10 @@ class VaeGanTraining(Trainable):
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
     """Batch norm's running statistics stay those of reconstructions, which are measured with them."""
     norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    momenta = [part.momentum for part in norms]
     for part in norms:
-        part.momentum = 0.0
+        part.track_running_stats = False
     try:
         yield
     finally:
-        for part, momentum in zip(norms, momenta, strict=True):
-            part.momentum = momentum
+        for part in norms:
+            part.track_running_stats = True
