@@ -60,8 +60,7 @@ class Feed:
         The whole of them in every process.
         """
         self._noise.manual_seed(self._seed)
-        for start in range(0, len(rows), at_once):
-            some = rows[start : start + at_once]
+        for some in np.array_split(rows, -(-len(rows) // at_once)):  # alike in size: batch norm cannot use one image
             packed = self._trainable.pick(some, np.zeros_like(some))
             yield tuple(tensor.to(self._device) for tensor in packed), self._draw(len(some))
 
