@@ -127,6 +127,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "residual_posterior": True,
         "sigma": "optimal",
         "kl_warmup": 100,
+        "free_bits": 0.1,
     },
 }
 
