@@ -53,6 +53,7 @@ def test_after_training_they_are_those_of_the_averaged_weights(small: Small) -> 
     assert not trainable.training
     kept = buffers(trainable)
     take_statistics(trainable, feed_of(trainable, small).as_they_are(small.rows["train"], 8))
+    assert not trainable.training
     for name, value in buffers(trainable).items():
         torch.testing.assert_close(value, kept[name])
 
@@ -64,8 +65,10 @@ def test_the_curve_holds_what_the_weights_of_the_moment_are_worth(small: Small) 
     )
     trainable = plain(small)
     result = train(trainable, small.rows, settings, 0, Processes(CPU), "test")
-    # The last row's weights are those that are kept.
+    # The last row's weights are those that are kept; its statistics were of as many photographs as are held out.
+    some = small.rows["train"][np.linspace(0, len(small.rows["train"]) - 1, len(small.rows["val"])).astype(int)]
     packed, noise = next(feed_of(trainable, small).as_they_are(small.rows["val"], 8))
+    take_statistics(trainable, feed_of(trainable, small).as_they_are(some, 8))
     with torch.no_grad():
         terms = trainable(packed, noise)
     np.testing.assert_allclose(

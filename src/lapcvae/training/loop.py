@@ -40,7 +40,7 @@ from lapcvae.training.statistics import has_batch_norm, take_statistics
 from lapcvae.training.trainable import Trainable
 
 VALIDATION_IMAGES = 256
-# Training photographs that batch norm's statistics are taken from.
+# Training photographs that batch norm's statistics are taken from at the end.
 STATISTICS_IMAGES = 512
 # What PyTorch raises when a GPU is gone or in error; its libraries' errors are known by their names alone.
 _DEVICE_LOST: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
@@ -139,7 +139,7 @@ class _Loop:
         self.bar.close()
         self.recovery.wait()
         self.trainable.load_state_dict(state.average.state)
-        self._take_statistics()
+        self._take_statistics(STATISTICS_IMAGES)
         self.trainable.eval()
         return TrainingResult.of(state, settings, self.processes.device)
 
@@ -256,7 +256,7 @@ class _Loop:
         rows = self.rows["val"][:VALIDATION_IMAGES]
         if len(rows) == 0:
             return math.nan
-        self._take_statistics()
+        self._take_statistics(len(rows))
         self.trainable.eval()
         packed, noise = next(self.feed.as_they_are(rows, len(rows)))
         with self.autocast:
@@ -264,11 +264,11 @@ class _Loop:
         self.trainable.train()
         return float(terms["rate_nats"] + terms["distortion_nats"])
 
-    def _take_statistics(self) -> None:
-        """Batch norm's, of training photographs in batches as large as a step's."""
+    def _take_statistics(self, images: int) -> None:
+        """Batch norm's, of so many training photographs in batches as large as a step's."""
         if has_batch_norm(self.trainable):
             rows = self.rows["train"]
-            rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS_IMAGES)).astype(int)]
+            rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), images)).astype(int)]
             part = self.settings.batch // self.settings.accumulate
             with self.autocast:
                 take_statistics(self.trainable, self.feed.as_they_are(rows, part))

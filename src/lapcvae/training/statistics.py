@@ -31,6 +31,7 @@ class _OfBatch(nn.Module):
     def __init__(self, trainable: Trainable) -> None:
         super().__init__()
         self.trainable = trainable
+        self.training = trainable.training  # which `update_bn` brings back
 
     def forward(self, batch: Batch) -> Terms:
         return self.trainable.forward(*batch)
