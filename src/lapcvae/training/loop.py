@@ -40,7 +40,7 @@ from lapcvae.training.statistics import has_batch_norm, take_statistics
 from lapcvae.training.trainable import Trainable
 
 VALIDATION_IMAGES = 256
-# Training photographs that batch norm's statistics are taken from at the end.
+# Training photographs that batch norm's statistics are taken from at the end; on the way it is as many as are held out.
 STATISTICS_IMAGES = 512
 # What PyTorch raises when a GPU is gone or in error; its libraries' errors are known by their names alone.
 _DEVICE_LOST: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
@@ -256,7 +256,7 @@ class _Loop:
         rows = self.rows["val"][:VALIDATION_IMAGES]
         if len(rows) == 0:
             return math.nan
-        self._take_statistics(len(rows))
+        self._take_statistics(VALIDATION_IMAGES)
         self.trainable.eval()
         packed, noise = next(self.feed.as_they_are(rows, len(rows)))
         with self.autocast:

@@ -62,7 +62,7 @@ class VaeGanTraining(Trainable):
         return self.arrays.pick(rows, flips)
 
     def forward(self, packed: tuple[Tensor, ...], noise: tuple[Tensor, ...]) -> Terms:
-        """The VAE's own rate and distortion in image space, which the curve shows; in training, the terms above."""
+        """The VAE's own rate and distortion in image space, which the curve shows; where gradients are wanted, all."""
         x, _ = self.arrays.unpack(packed)
         done = run_level(self.level, x, None, "burt", Drawn(noise[:1]))
         rate, _, distortion = terms(self.level, done)
