@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lapcvae.data.batches import BatchOrder
+from lapcvae.models.batch_norm import batch_norms
 from lapcvae.training.feed import Feed
 from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
-from lapcvae.training.statistics import has_batch_norm, take_statistics
+from lapcvae.training.statistics import take_statistics
 from lapcvae.training.trainable import LevelTraining
 from tests.training.made import CPU, STYLES, Small
 
@@ -49,7 +50,7 @@ def test_after_training_they_are_those_of_the_averaged_weights(small: Small) -> 
     settings = dataclasses.replace(small.training, learning_rate=1e-2, ema_half_life_images=200)
     trainable = plain(small)
     train(trainable, small.rows, settings, 0, Processes(CPU), "test")
-    assert has_batch_norm(trainable)
+    assert batch_norms(trainable)
     assert not trainable.training
     kept = buffers(trainable)
     take_statistics(trainable, feed_of(trainable, small).as_they_are(small.rows["train"], 8))
@@ -75,4 +76,4 @@ def test_the_curve_holds_what_the_weights_of_the_moment_are_worth(small: Small) 
 
 
 def test_a_network_without_batch_norm_is_left_alone(small: Small) -> None:
-    assert not has_batch_norm(small.trainable(2))
+    assert not batch_norms(small.trainable(2))

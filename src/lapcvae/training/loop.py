@@ -21,6 +21,7 @@ from torch import Tensor
 from lapcvae.data.batches import BatchOrder
 from lapcvae.errors import TrainingError
 from lapcvae.io.progress import progress
+from lapcvae.models.batch_norm import batch_norms
 from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.ema import WeightAverage
 from lapcvae.training.feed import Feed
@@ -36,11 +37,11 @@ from lapcvae.training.schedule import learning_rate
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.signals import StopRequest
 from lapcvae.training.state import TrainingState
-from lapcvae.training.statistics import has_batch_norm, take_statistics
+from lapcvae.training.statistics import take_statistics
 from lapcvae.training.trainable import Trainable
 
 VALIDATION_IMAGES = 256
-# Training photographs that batch norm's statistics are taken from at the end; on the way it is as many as are held out.
+# Training photographs that batch norm's statistics are taken from at the end; on the way it is VALIDATION_IMAGES.
 STATISTICS_IMAGES = 512
 # What PyTorch raises when a GPU is gone or in error; its libraries' errors are known by their names alone.
 _DEVICE_LOST: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
@@ -266,7 +267,7 @@ class _Loop:
 
     def _take_statistics(self, images: int) -> None:
         """Batch norm's, of so many training photographs in batches as large as a step's."""
-        if has_batch_norm(self.trainable):
+        if batch_norms(self.trainable):
             rows = self.rows["train"]
             rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), images)).astype(int)]
             part = self.settings.batch // self.settings.accumulate

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lapcvae.errors import ConfigError
+from lapcvae.models.batch_norm import batch_norms
 
 
 def over_processes(values: Tensor, keep: bool = False) -> Tensor:
@@ -86,7 +87,7 @@ class SeveralProcesses(Processes):
         """DDP around the module; batch norm sees the whole batch on GPUs."""
         if self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        elif self.first and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        elif self.first and batch_norms(module):
             # PyTorch's batch norm across processes exists for GPUs only.
             print(
                 "warning: batch norm sees each process's images only, so results differ from those of one process; "

@@ -15,11 +15,6 @@ from lapcvae.training.feed import Batch
 from lapcvae.training.trainable import Terms, Trainable
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether what the model computes for an image depends, in training, on the others of its batch."""
-    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
-
-
 def take_statistics(trainable: Trainable, batches: Iterable[Batch]) -> None:
     """The mean of the batches' own statistics, with the weights as they are; autocast is the caller's."""
     update_bn(((batch,) for batch in batches), _OfBatch(trainable))

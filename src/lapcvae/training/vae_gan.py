@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lapcvae.models.batch_norm import batch_norms
 from lapcvae.models.cascade import run_level
 from lapcvae.models.level import LevelCVAE
 from lapcvae.models.noise import Drawn
@@ -110,7 +111,7 @@ class VaeGanTraining(Trainable):
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
     """Batch norm's running statistics stay those of reconstructions, which are measured with them."""
-    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(model)
     for part in norms:
         part.track_running_stats = False
     try:
