@@ -87,6 +87,25 @@ if __name__ == "__main__":
     assert not alive
 
 
+def test_workers_that_cannot_begin_are_no_fault_of_the_items(tmp_path: Path) -> None:
+    """A program that begins work on being imported, as each worker imports it."""
+    script = """
+from lapcvae.data.executor import ExecutorConfig, open_executor
+from tests.data.workers import minus_one, square
+with open_executor(ExecutorConfig("processes", 2)) as executor:
+    print(list(executor.run(square, range(1, 9), 1, minus_one)))
+"""
+    (tmp_path / "unguarded.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    found = subprocess.run(
+        [sys.executable, tmp_path / "unguarded.py"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 1
+    assert found.stdout == ""
+    assert "ConfigError: worker processes end as soon as they begin" in found.stderr
+    assert 'under `if __name__ == "__main__":`' in found.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="processes are copied on POSIX systems only")
 @pytest.mark.parametrize("start", ["head_start('tests.data.workers')", "None"])
 def test_workers_are_copies_of_a_process_that_has_imported_what_they_need(tmp_path: Path, start: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from lapcvae.data.ahead import AheadExecutor, Item, Lost, Result, each, failed
 from lapcvae.data.dask_executor import DaskExecutor
+from lapcvae.errors import ConfigError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -86,14 +87,14 @@ class Executor(AheadExecutor):
     def _one_by_one(
         self, function: Callable[[Item], Result], part: list[Item], crashed: Callable[[Item], Result]
     ) -> Iterator[Result]:
-        alone = _pool(1, function)
+        alone = _alone(function)
         try:
             for item in part:
                 try:
                     yield alone.submit(function, item).result()
                 except BrokenProcessPool:
                     alone.shutdown(wait=True, cancel_futures=True)
-                    alone = _pool(1, function)
+                    alone = _alone(function)
                     yield crashed(item)
         finally:
             alone.shutdown(wait=True, cancel_futures=True)
@@ -132,6 +133,21 @@ def _pool(workers: int, function: Callable[[Any], Any]) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     context.set_forkserver_preload([getattr(function, "func", function).__module__])
     return ProcessPoolExecutor(workers, context, initializer=_begin)
+
+
+def _alone(function: Callable[[Any], Any]) -> ProcessPoolExecutor:
+    """One worker that is known to live, so that if it ends the item is to blame. Raises `ConfigError`."""
+    pool = _pool(1, function)
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise ConfigError(
+            "worker processes end as soon as they begin; what they said is above. Set `executor.workers: 1` in "
+            "params.yaml to work in one process; a program of your own has to begin its work under "
+            '`if __name__ == "__main__":`'
+        ) from None
+    return pool
 
 
 def _begin() -> None:
