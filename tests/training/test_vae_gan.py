@@ -59,23 +59,10 @@ def test_the_reconstruction_error_is_a_gaussians_on_the_discriminators_features(
     noise = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
     rebuilt = run_level(trainable.level, x, None, "burt", Drawn(noise[:1])).mean
     seen = torch.cat([x, rebuilt, trainable.level.decode(noise[1], None)])
-    features = trainable.discriminator(2 * seen - 1)[0]
-    spread = (features.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()  # as every batch norm's
-    real, of_rebuilt, _ = ((features - features.mean((0, 2, 3), keepdim=True)) / spread).chunk(3)
+    real, of_rebuilt, _ = trainable.discriminator(2 * seen - 1)[0].chunk(3)
     density = torch.distributions.Normal(of_rebuilt, 1.0)
     nats = -(density.log_prob(real) - density.log_prob(of_rebuilt)).sum((1, 2, 3)).mean()
     torch.testing.assert_close(found["feature_nats"], nats, rtol=1e-4, atol=0)
-
-
-def test_the_reconstruction_error_does_not_grow_with_the_features(trainable: VaeGanTraining, small: Small) -> None:
-    """The discriminator judges alike whatever their scale, so nothing holds it."""
-    before = batch(trainable, small)
-    last = trainable.discriminator.features[-1]
-    with torch.no_grad():
-        last.weight *= 100  # type: ignore[operator]
-    after = batch(trainable, small)
-    for name in ("feature_nats", "real_nats", "made_nats"):
-        torch.testing.assert_close(after[name], before[name], rtol=0.01, atol=0)
 
 
 def test_running_statistics_are_those_of_reconstructions(trainable: VaeGanTraining, small: Small) -> None:

@@ -5,8 +5,6 @@
     decoder        gamma L_features - L_gan
     discriminator  L_gan, maximised
 
-Dis_l are the outputs of its last convolution, each channel standardised over the batch: Larsen et al. take them as they
-are, but the batch norm that follows leaves their scale free, and as the discriminator learned it would multiply gamma.
 x~ is decoded from the posterior, x_p from the prior. Each part minimises its own loss only. The decoder minimises
 -log Dis in place of log(1 - Dis), which has a gradient where the discriminator is sure (Goodfellow et al. 2014).
 Neither runs away from the other, as in the authors' program: the discriminator waits while its error on either kind of
@@ -36,8 +34,8 @@ from lapcvae.training.objective import batch_log_sigma, terms
 from lapcvae.training.processes import over_processes
 from lapcvae.training.trainable import Terms, Trainable
 
-# gamma: what a nat of feature error weighs for the decoder beside a nat of being found out. The error falls from some
-# 12,000 nats to some 1,000, so it weighs more at first and about as much in the end.
+# gamma: what a nat of feature error weighs for the decoder beside a nat of being found out. The error begins with some
+# 2,000 nats, so both are then of order 1.
 FEATURE_WEIGHT = 1e-3
 MARGIN = 0.35  # nats
 
@@ -80,7 +78,7 @@ class VaeGanTraining(Trainable):
         with _statistics_kept(self.level):
             drawn = self.level.decode(noise[1], None)
         features, logits = self.discriminator(torch.cat([x, done.mean, drawn]) * 2 - 1)
-        real, rebuilt, _ = F.batch_norm(features.float(), None, None, training=True).chunk(3)
+        real, rebuilt, _ = features.float().chunk(3)
         is_real, is_rebuilt, is_drawn = logits.float().chunk(3)
         return {
             **found,
