@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import bench.bare_box  # noqa: F401  (first: it stands in for what the box may lack)
-from bench.gpu_trainings import crops
 from bench.results import keep, table
-from bench.trainables import level_of
+from bench.trainables import level_of, noise_images, pyramid_of
 from lapcvae.errors import StoppedError
 from lapcvae.pyramid.stored import StoredPyramid
 from lapcvae.training.checkpoint import Checkpoints
@@ -25,7 +23,8 @@ from lapcvae.training.settings import TrainingSettings
 
 def resume(args: argparse.Namespace, device: torch.device, top: Path) -> None:
     """How far a run that was stopped and went on is from one that was not, and whether an update waits for the GPU."""
-    stored, rows, folder = crops(args.crops, 64, top, args.count)
+    folder = top / "pyramid"
+    stored, rows = pyramid_of(noise_images(args.count, 64), folder)
     updates, gpu = 2 * args.steps, device.type == "cuda"
     settings = TrainingSettings(
         updates=updates,

@@ -23,7 +23,7 @@ from bench.limits import Limits, against_limits, wait, where_time_goes
 from bench.results import keep, table
 from bench.trainables import images_per_second, level_of, noise_images, pyramid_of
 from lapcvae.training.memory import held_memory
-from lapcvae.training.precision import use_compiler
+from lapcvae.training.precision import compiler_mode
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining
 
@@ -33,8 +33,8 @@ def bare_step(
 ) -> Callable[[], None]:
     """A step that does the least that training can do; compiled where `compile: auto` would."""
     trainable.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compiled and use_compiler("auto", device):
-        trainable.compile()
+    if compiled and (mode := compiler_mode("auto", device, whole=True)):
+        trainable.compile(mode=mode)
     trainable.train()
     side = trainable.level.side
     image = torch.rand(batch, side, side, 3, device=device)

@@ -1,48 +1,106 @@
-"""Everything an accelerator is wanted for, in one call that needs torch, numpy and safetensors only.
+"""What only a GPU can tell of the loop, part by part; models are trained there by `bench.side_by_side --composed`.
 
-    PYTHONPATH=src python -m bench.on_gpu --crops FOLDER --out $OUT [--only train64 train128 speed profile resume]
-    PYTHONPATH=src python -m bench.on_gpu --smoke --out /tmp/out        on a processor, seconds, to see that it runs
+    python -m bench.on_gpu --out FOLDER --only rates speed profile resume
+    python -m bench.on_gpu --out FOLDER --only published --data FOLDER --params FILE
+    python -m bench.on_gpu --smoke --out /tmp/out                       on a processor, seconds, to see that it runs
 
-FOLDER (kept out of git, such as data/aligned) holds aligned crops, `128.npy` or `64.npy`: N S S 3 uint8, and, if the
-split matters, `splits.npy`: N uint8, 0 train, 1 val, 2 test; otherwise the last fifth is held out. 64 px crops are
-made from 128 px ones where they are missing.
+rates: images a second of the networks of the LFW profiles with `compile` off, on, and into CUDA graphs.
+speed: images a second of level 1 by batch, with and without the compiler, with data resident and streamed, beside the
+bare step. profile: where the device's time goes, and how far it is from its limits. resume: how far a run that was
+stopped and went on ends from one that was not, beside two runs that were not, and whether an update waits for the GPU.
+published: the seconds of the whole published experiment, 4 M images a level, by the pipeline's own stages: FILE is
+settings/published/paper.yaml as `bench.pack` leaves it, --data a folder with `pyramid` in it.
 
-train64, train128: the pyramid level by level, then the baselines, with sqrt(MSE) on the test rows at the posterior mean
-and the seconds of each, reconstructions and samples as pictures; `--images` is how many each level sees (4 M at 64 px:
-12 M over three levels, the published experiment; the aim is under ten minutes on one H200), `--batch` at how many a
-step. `--compile off` and `--models lapcvae` shorten a call. speed: images a second by batch, with and without the
-compiler, with data resident and streamed, beside the bare step. profile: where the device's time goes, and how far it
-is from its limits. resume: how far a run that was stopped and went on ends from one that was not, beside two runs that
-were not, and whether an update waits for the GPU. Where a call may take ten minutes at most, ask for parts one by one.
-
-Results lie in OUT as Markdown, JSON, PNG and weights. They are written anew after every model and every line, so a call
-that runs out of time leaves what it had.
+But for the last, images are smooth noise: what is in them does not change the speed. Results lie in OUT, written anew
+after every line, so a call that runs out of time leaves what it had.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import statistics
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
-import bench.bare_box  # noqa: F401  (first: it stands in for what the box may lack)
 from bench.gpu_resume import resume
-from bench.gpu_trainings import BASELINES, crops, train_all
 from bench.limits import Limits, against_limits, where_time_goes
 from bench.loop_overhead import bare, bare_step
 from bench.results import keep, table
-from bench.trainables import images_per_second, level_of
-from lapcvae.training.settings import TrainingSettings
+from bench.trainables import baseline_of, images_per_second, level_of, noise_images, pyramid_of
+from bench.trained import OURS, train
+from lapcvae.config import read_params
+from lapcvae.evaluation.trained import level_folders, training_cost
+from lapcvae.training.settings import Compile, TrainingSettings
+from lapcvae.training.trainable import LevelTraining
+
+MODERN: dict[str, Any] = {"width": 96, "blocks": 2, "latent_size": 4}
+PAPER = {"network": "plain", "width": 32, "latent": "vector", "latent_size": 64, "loop": "open"}
+VAE = {"network": "published", "latent": "vector", "latent_size": 128, "draw": "prior"}
+# name, side, level (0: a plain VAE of the image), settings, batch
+NETWORKS: list[tuple[str, int, int, dict[str, Any], int]] = [
+    ("modern, level 1", 64, 1, MODERN, 128),
+    ("vae_matched", 64, 0, {**MODERN, "latent_size": 12, "width": 176}, 128),
+    ("paper, level 1", 64, 1, PAPER, 256),
+    ("vae", 64, 0, VAE, 128),
+    ("modern, level 1", 128, 1, MODERN, 64),
+    ("vae_matched", 128, 0, {**MODERN, "latent_size": 16, "width": 192}, 64),
+    ("vae", 128, 0, VAE, 64),
+]
+
+
+def rates(args: argparse.Namespace, device: torch.device, top: Path) -> None:
+    """Images a second of the profiles' networks."""
+    out, began = list[list[object]](), time.perf_counter()
+    for side in (64, 128):
+        folder = top / f"pyramid{side}"
+        stored, rows = pyramid_of(noise_images(args.count, side), folder)
+        for name, wanted, k, settings, batch in NETWORKS:
+            if wanted != side:
+                continue
+            plain = 0.0
+            ways: tuple[Compile, ...] = ("off", "on", "graphs") if device.type == "cuda" else ("off",)
+            for way in ways:
+                if time.perf_counter() - began > args.seconds:
+                    return
+                trainable = _network(stored, folder, k, device, {**settings, **args.small})
+                steps = TrainingSettings(
+                    updates=args.steps,
+                    batch=min(batch, args.batch),
+                    log_interval=max(1, args.steps // 3),
+                    compile=way,
+                )
+                start = time.perf_counter()
+                try:
+                    rate = images_per_second(trainable, rows, steps, device)
+                except Exception as error:  # one way that fails must not cost the others
+                    print(f"{name}, {side} px, {way}: {type(error).__name__}: {error}")
+                    continue
+                plain = plain or rate
+                out.append([name, side, batch, way, rate, rate / plain, time.perf_counter() - start])
+                keep("on-gpu-rates", [table(
+                    ["network", "px", "batch", "compile", "images/s", "of `off`", "seconds in all"], out
+                )], args.out)  # fmt: skip
+                del trainable
+                gc.collect()
+
+
+def _network(stored: Any, folder: Path, k: int, device: torch.device, settings: dict[str, Any]) -> LevelTraining:
+    if k:
+        return level_of(stored, folder, k, device, **settings)
+    return baseline_of(stored, folder, device, **settings)
 
 
 def speed(args: argparse.Namespace, device: torch.device, top: Path) -> None:
     """Images a second of level 1 at 64 px by batch, compiler and kind of data."""
-    stored, rows, folder = crops(args.crops, 64, top, args.count)
+    stored, rows = pyramid_of(noise_images(args.count, 64), top / "pyramid")
     gpu, out = device.type == "cuda", list[list[object]]()
     for batch in args.batches:
-        base = bare(level_of(stored, folder, 1, device, **args.small), batch, args.steps, device, gpu)
+        base = bare(level_of(stored, top / "pyramid", 1, device, **args.small), batch, args.steps, device, gpu)
         out.append([batch, "bare step" + ", compiled" * gpu, base, 1.0])
         for compiler in ("auto", "off") if gpu else ("off",):
             for resident in (True, False):
@@ -53,7 +111,7 @@ def speed(args: argparse.Namespace, device: torch.device, top: Path) -> None:
                     compile=compiler,
                     precision="bf16" if gpu else "fp32",
                 )
-                trainable = level_of(stored, folder, 1, device, resident, **args.small)
+                trainable = level_of(stored, top / "pyramid", 1, device, resident, **args.small)
                 rate = images_per_second(trainable, rows, settings, device)
                 data = "resident" if resident else "streamed"
                 out.append([batch, f"loop, compile {compiler}, {data}", rate, rate / base])
@@ -61,13 +119,14 @@ def speed(args: argparse.Namespace, device: torch.device, top: Path) -> None:
 
 
 def profile(args: argparse.Namespace, device: torch.device, top: Path) -> None:
-    """Where the time of a bare step of level 1 goes, and how far it is from the device's limits."""
-    stored, _, folder = crops(args.crops, 64, top, args.count)
+    """Where the time of a bare step of each level goes, and how far it is from the device's limits."""
+    stored, _ = pyramid_of(noise_images(args.count, 64), top / "pyramid")
     gpu, texts = device.type == "cuda", list[str]()
     limits = Limits.measured(device)
     for k in range(1, stored.depth + 1):
-        rate = bare(level_of(stored, folder, k, device, **args.small), args.batch, args.steps, device, gpu)
-        step = bare_step(level_of(stored, folder, k, device, **args.small), args.batch, device, gpu, compiled=False)
+        rate = bare(level_of(stored, top / "pyramid", k, device, **args.small), args.batch, args.steps, device, gpu)
+        level = level_of(stored, top / "pyramid", k, device, **args.small)
+        step = bare_step(level, args.batch, device, gpu, compiled=False)
         step()
         texts += [f"Level {k}. {against_limits(step, args.batch, rate, limits)}", where_time_goes(step, device)]
         keep("on-gpu-profile", [
@@ -78,38 +137,53 @@ def profile(args: argparse.Namespace, device: torch.device, top: Path) -> None:
         ], args.out)  # fmt: skip
 
 
+def published(args: argparse.Namespace, device: torch.device, top: Path) -> None:
+    """The published experiment: three levels one after another, 4 M images each, in the preset `paper`."""
+    params, start = read_params(args.params), time.perf_counter()
+    for level in params["levels"].values():
+        level["updates"] = args.images // params["training"]["batch"]
+    train(top / "published", OURS, params, args.data)
+    whole = time.perf_counter() - start
+    folders = level_folders(top / "published" / "models")
+    costs = [training_cost([folder]) for folder in reversed(folders)]
+    lines: list[list[object]] = [
+        [folder.name, cost["images_seen"], cost["seconds"], cost["images_seen"] / cost["seconds"]]
+        for folder, cost in zip(reversed(folders), costs, strict=True)
+    ]
+    lines.append(["all, with what is done before and after", sum(cost["images_seen"] for cost in costs), whole,
+                  statistics.harmonic_mean([cost["images_seen"] / cost["seconds"] for cost in costs])])  # fmt: skip
+    keep("on-gpu-published", [
+        f"Preset paper, {params['align']['size_px']} px, batch {params['training']['batch']}, on the photographs in "
+        f"{args.data.name}.",
+        table(["", "images", "seconds", "images/s in training"], lines),
+    ], args.out)  # fmt: skip
+
+
 def main() -> None:
     """Run the parts that are asked for, one after another."""
-    parser = argparse.ArgumentParser(description="what an accelerator is wanted for")
-    parser.add_argument("--crops", type=Path)
+    parser = argparse.ArgumentParser(description="what only a GPU can tell")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", default=["train64", "train128", "speed", "profile", "resume"])
-    parser.add_argument("--images", type=int, default=4_000_000)
+    parser.add_argument("--only", nargs="+", default=["rates", "speed", "profile", "resume"])
+    parser.add_argument("--data", type=Path, help="for `published`")
+    parser.add_argument("--params", type=Path, help="for `published`")
+    parser.add_argument("--images", type=int, default=4_000_000, help="a level, for `published`")
+    parser.add_argument("--seconds", type=float, default=600.0, help="after which `rates` begins nothing new")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--models", nargs="+", default=["lapcvae", *BASELINES], choices=["lapcvae", *BASELINES])
-    parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto")
+    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto", help="for `resume`")
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--count", type=int, default=4096, help="images of noise, where no crops are given")
+    parser.add_argument("--count", type=int, default=4096, help="images of noise")
     parser.add_argument("--smoke", action="store_true", help="tiny networks and few steps, on a processor")
     args = parser.parse_args()
     args.small = {}
     if args.smoke:
-        args.small, args.images, args.batch, args.batches = {"width": 8, "blocks": 1}, 24, 8, [8]
-        args.steps, args.count = 3, 64
+        args.small, args.batch, args.batches, args.steps, args.count = {"width": 8, "blocks": 1}, 8, [8], 3, 64
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
-    parts = {
-        "train64": lambda top: train_all(args, 64, device, top),
-        "train128": lambda top: train_all(args, 128, device, top),
-        "speed": lambda top: speed(args, device, top),
-        "profile": lambda top: profile(args, device, top),
-        "resume": lambda top: resume(args, device, top),
-    }
+    parts = {"rates": rates, "speed": speed, "profile": profile, "resume": resume, "published": published}
     for name in args.only:
         with tempfile.TemporaryDirectory() as top:
-            parts[name](Path(top))
+            parts[name](args, device, Path(top))
 
 
 if __name__ == "__main__":

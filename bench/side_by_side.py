@@ -2,11 +2,15 @@
 
     python -m bench.side_by_side --out FOLDER [--profile lfw64_cpu] [--models modern paper vae vae_matched vae_gan]
                                  [--data data] [--split val] [--set KEY=VALUE ...] [--name lfw64] [--jobs 1]
+                                 [--composed FOLDER [--updates N]]
 
 `modern` is the profile's pyramid and `paper` that of the profile with `_paper` behind its name; the others are the
 profile's baselines. Each is trained by the pipeline's own stages in a folder of its own under `--out`, from what
 `dvc repro pyramid` left in `--data`; what is trained already is not trained again. Then all of them are measured on the
 same held-out people. Choose on `val`; measure on `test` once, at the end.
+
+`--composed` is for a box without DVC: a folder of parameters by model, as bench/pack.py leaves them; `--updates` then
+says how many there are of each level and baseline. A model whose training fails is left out, and the exit code is 1.
 
 Writes metrics.json into `--out`; and, where a name is given, into bench/results: the tables, sheets of reconstructions
 and of samples, and the curves.
@@ -16,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.results import RESULTS, keep, table
 from bench.trained import OURS, TOP, place, settings_of, train
-from lapcvae.config import parse
+from lapcvae.config import parse, read_params
 from lapcvae.data.batches import PackedImages
 from lapcvae.evaluation import sheets
 from lapcvae.evaluation import table as tables
@@ -59,13 +65,13 @@ TARGETS = (
 )
 
 
-def people_of(data: Path, split: str) -> People:
+def people_of(data: Path, split: str, device: torch.device) -> People:
     """The split's people. Those who choose are measured by themselves: test people are not looked at for it.
 
     Without training people: what is near to a training photograph is the pipeline's own report to say.
     """
     _, rows = read_pyramid(data / "pyramid")
-    photographs = PackedImages(data / "pyramid" / "x1.npy", torch.device("cpu"))
+    photographs = PackedImages(data / "pyramid" / "x1.npy", device)
     calibration = rows["val"] if split == "test" else rows["val"][:0]
     names = names_of(data / "aligned" / "manifest.csv", photographs.count)
     return People(photographs, rows[split], calibration, rows["train"][:0], names)
@@ -76,7 +82,7 @@ def tera_flops(model: Cascade, people: People, images: int) -> float:
     rows = people.test[:8]
     x = people.photographs.gather(rows, np.zeros_like(rows))
     pyramid = gaussian_pyramid(x, model.depth, model.kind)
-    noise = torch.Generator().manual_seed(0)
+    noise = torch.Generator(x.device).manual_seed(0)
     with FlopCounterMode(display=False) as counter:
         coarser: Coarser | None = None
         for k in range(model.depth, 0, -1):
@@ -175,19 +181,40 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="parameters over the profile's")
     parser.add_argument("--name", help="of the results in bench/results; nothing is kept there without it")
     parser.add_argument("--jobs", type=int, default=1, help="models trained at a time")
+    parser.add_argument("--composed", type=Path, help="folder of parameters by model, in place of --profile and --set")
+    parser.add_argument("--updates", type=int, help="of each level and baseline, in place of those composed")
+    parser.add_argument("--device", help="to measure on: cpu or cuda; by default a GPU where there is one")
     given = parser.parse_args()
     settings: dict[str, dict[str, Any]] = {}
     for name in given.models:
         profile = given.profile + ("_paper" if name == "paper" else "")
-        settings[name] = settings_of(profile, given.set)
+        settings[name] = (
+            composed(given.composed / f"{name}.yaml", given.updates)
+            if given.composed
+            else settings_of(profile, given.set)
+        )
     kinds = {name: OURS if name in PYRAMIDS else name for name in given.models}
-    with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(lambda n: train(given.out / n, kinds[n], settings[n], given.data), given.models))
 
-    params = settings[given.models[0]]
-    people, network = people_of(given.data, given.split), open_network(torch.device("cpu"))
+    def trained(name: str) -> bool:
+        try:
+            train(given.out / name, kinds[name], settings[name], given.data)
+        except subprocess.CalledProcessError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            return False
+        return True
+
+    with ThreadPoolExecutor(given.jobs) as pool:
+        done = list(pool.map(trained, given.models))
+    kinds = {name: kinds[name] for name, whole in zip(given.models, done, strict=True) if whole}
+    if not kinds:
+        sys.exit(1)
+
+    params = settings[next(iter(kinds))]
+    device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.backends.cudnn.allow_tf32 = False
+    people, network = people_of(given.data, given.split, device), open_network(device)
     places = {name: place(given.out / name, kind) for name, kind in kinds.items()}
-    models = {name: open_model(folder) for name, folder in places.items()}
+    models = {name: open_model(folder).to(device) for name, folder in places.items()}
     folders = {name: level_folders(folder) for name, folder in places.items()}
     config = parse(EvaluationConfig, params["evaluation"], "evaluation")
     found = measure_all(models, people, network, config, params["seed"])
@@ -201,8 +228,8 @@ def main() -> None:
         for name, model in models.items()
     ]
     parts = [
-        f"{given.split} people: {metrics[given.models[0]]['photographs']} photographs of "
-        f"{metrics[given.models[0]]['people']}; updates and seconds are of all levels together",
+        f"{given.split} people: {metrics[next(iter(kinds))]['photographs']} photographs of "
+        f"{metrics[next(iter(kinds))]['people']}; updates and seconds are of all levels together",
         table(*_split(tables.rows(metrics))),
         table(["", "training, 10^12 floating-point operations, without a discriminator's"], work),
         table(["sqrt(MSE)", "ratio", "at most", "difference, 95 % interval over people"],
@@ -232,6 +259,15 @@ def main() -> None:
         keep(given.name, parts)
     else:
         print("\n\n".join(parts))
+    sys.exit(not all(done))
+
+
+def composed(path: Path, updates: int | None) -> dict[str, Any]:
+    """The parameters in a file, each level and baseline with so many updates where that is said."""
+    params = read_params(path)
+    for entry in (*params["levels"].values(), *params["baselines"].values()):
+        entry["updates"] = updates or entry["updates"]
+    return params
 
 
 def _split(lines: list[list[str]]) -> tuple[list[str], list[list[object]]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dvc.utils.hydra import compose_and_dump
 
 from lapcvae.config import read_params
 from lapcvae.io.atomic import write_text
@@ -27,6 +26,8 @@ def settings_of(profile: str | None, changes: list[str]) -> dict[str, Any]:
     wanted = [*([f"+profiles={profile}"] if profile else []), *changes]
     if not wanted:
         return read_params(TOP / "params.yaml")
+    from dvc.utils.hydra import compose_and_dump  # a box that trains settings composed elsewhere has no DVC
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         compose_and_dump(path, str(TOP), None, "params", str(TOP), wanted)

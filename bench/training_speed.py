@@ -64,8 +64,6 @@ class Clock(nn.Module):
 
     def note(self) -> None:
         """Note the time."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
         self.moments.append(time.perf_counter())
 
     def rate(self, batch: int) -> float:

@@ -87,7 +87,7 @@ def test_a_compiled_level_trains_as_one_that_is_not(small: Small, monkeypatch: p
     """Captured and differentiated ahead by PyTorch's compiler, without its C++ back end, which needs another one."""
     compiled = 0
 
-    def compile_(self: nn.Module) -> None:
+    def compile_(self: nn.Module, mode: str) -> None:
         nonlocal compiled
         compiled += 1
         nn.Module.compile(self, backend="aot_eager")

@@ -29,7 +29,7 @@ from lapcvae.training.guards import UNUSED_NATS, all_finite, collapse, verdict
 from lapcvae.training.memory import held_memory
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
-from lapcvae.training.precision import Measured, use_bf16, use_compiler
+from lapcvae.training.precision import Measured, compiler_mode, use_bf16
 from lapcvae.training.processes import Processes
 from lapcvae.training.recovery import Recovery
 from lapcvae.training.result import TrainingResult, peak_memory_bytes
@@ -105,8 +105,9 @@ class _Loop:
         self.processes, self.label, self.on_log = processes, label, on_log
         device = processes.device
         trainable.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if use_compiler(settings.compile, device):
-            trainable.compile()
+        whole = settings.accumulate == 1 and len(trainable.parts()) == 1
+        if mode := compiler_mode(settings.compile, device, whole):
+            trainable.compile(mode=mode)
         self.called = processes.wrap(trainable)
         self.optimiser = Optimiser(trainable.parts(), settings, device)
         average = WeightAverage(trainable, settings.ema_half_life_images)

@@ -99,13 +99,17 @@ def processor() -> str:
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
-def use_compiler(choice: Compile, device: torch.device) -> bool:
-    """Whether to compile the networks: asked for, or `auto` on a GPU.
+def compiler_mode(choice: Compile, device: torch.device, whole: bool) -> str | None:
+    """The mode of `torch.compile`, or None where nothing is compiled: `auto` compiles on GPUs.
 
-    `auto` goes on without the compiler where it fails; `on` lets its error through.
+    whole: whether an update is one forward and one backward pass. Replayed graphs write where they wrote before, so
+    what several passes add up would be lost: `graphs` is then as `on`. `auto` goes on without the compiler where it
+    fails; `on` and `graphs` let its error through.
     """
-    if choice == "auto" and device.type == "cuda":
+    if choice == "off" or (choice == "auto" and device.type != "cuda"):
+        return None
+    if choice == "auto":
         import torch._dynamo  # takes seconds to import, and only a compiled run needs it
 
         torch._dynamo.config.suppress_errors = True
-    return choice == "on" or (choice == "auto" and device.type == "cuda")
+    return "reduce-overhead" if choice == "graphs" and whole else "default"

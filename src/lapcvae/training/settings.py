@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16"]
-Compile = Literal["auto", "off", "on"]
+Compile = Literal["auto", "off", "on", "graphs"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class TrainingSettings:
                           gradients are averaged, then there is one step. The usual meaning: what a network or a loss
                           takes from its batch (batch norm's mean and variance, an optimal sigma, free bits) is a
                           part's; without those it is the whole batch's step to float rounding
-    compile               `on`, `off`, or `auto`: on GPUs
+    compile               `on`; `graphs`: also replayed as CUDA graphs, for small networks and batches; `off`; or
+                          `auto`: on GPUs
     checkpoint_interval   updates between two checkpoints, rounded up to whole logging intervals
     max_rollbacks         returns to an earlier checkpoint, each with half the learning rate, before training gives up
     """
