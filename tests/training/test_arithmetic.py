@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,7 +18,9 @@ from lapcvae.training import loop
 from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.loop import train
 from lapcvae.training.objective import batch_log_sigma, terms
+from lapcvae.training.precision import compiler_mode
 from lapcvae.training.processes import Processes
+from lapcvae.training.settings import Compile
 from lapcvae.training.trainable import LevelTraining, Terms
 from tests.training.made import CPU, Small
 
@@ -85,24 +88,51 @@ def test_nothing_in_an_update_waits_for_the_device(
 
 def test_a_compiled_level_trains_as_one_that_is_not(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captured and differentiated ahead by PyTorch's compiler, without its C++ back end, which needs another one."""
-    compiled = 0
+    modes = []
 
     def compile_(self: nn.Module, mode: str) -> None:
-        nonlocal compiled
-        compiled += 1
+        modes.append(mode)
         nn.Module.compile(self, backend="aot_eager")
 
     monkeypatch.setattr(LevelTraining, "compile", compile_)
     curves, names = [], []
-    for choice in ("off", "on"):
+    for choice in ("off", "on", "graphs"):
         trainable = small.trainable(1)
         settings = dataclasses.replace(small.training, compile=choice, updates=10, log_interval=5)
         curves.append(train(trainable, small.rows, settings, 0, Processes(CPU), "test").curve)
         names.append(list(trainable.state_dict()))
-    assert compiled == 1
-    assert names[0] == names[1]
-    for plain, ahead in zip(*curves, strict=True):
-        assert ahead == pytest.approx(plain, rel=1e-4)
+    assert modes == ["default", "reduce-overhead"]
+    assert names[0] == names[1] == names[2]
+    for plain, *compiled in zip(*curves, strict=True):
+        assert all(ahead == pytest.approx(plain, rel=1e-4) for ahead in compiled)
+
+
+def test_graphs_are_replayed_where_an_update_is_one_pass(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What several passes add up would lie where the next replay writes."""
+    modes = []
+    monkeypatch.setattr(LevelTraining, "compile", lambda self, mode: modes.append(mode))
+    for accumulate in (1, 2):
+        settings = dataclasses.replace(small.training, compile="graphs", accumulate=accumulate, updates=2)
+        train(small.trainable(1), small.rows, settings, 0, Processes(CPU), "test")
+    assert modes == ["reduce-overhead", "default"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "mode"),
+    [
+        ("off", "cuda", None),
+        ("on", "cuda", "default"),
+        ("graphs", "cuda", "reduce-overhead"),
+        ("auto", "cuda", "reduce-overhead"),
+        ("auto", "cpu", None),
+        ("on", "cpu", "default"),
+    ],
+)
+def test_what_is_compiled_where(choice: Compile, device: str, mode: str | None) -> None:
+    """`auto` is for GPUs, and goes on where the compiler fails."""
+    with torch._dynamo.config.patch(suppress_errors=False):
+        assert compiler_mode(choice, torch.device(device), whole=True) == mode
+        assert torch._dynamo.config.suppress_errors == (choice == "auto" and mode is not None)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ class _Loop:
         self.processes, self.label, self.on_log = processes, label, on_log
         device = processes.device
         trainable.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        whole = settings.accumulate == 1 and len(trainable.parts()) == 1
+        whole = settings.accumulate == processes.count == len(trainable.parts()) == 1
         if mode := compiler_mode(settings.compile, device, whole):
             trainable.compile(mode=mode)
         self.called = processes.wrap(trainable)

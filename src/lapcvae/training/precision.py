@@ -100,11 +100,11 @@ def processor() -> str:
 
 
 def compiler_mode(choice: Compile, device: torch.device, whole: bool) -> str | None:
-    """The mode of `torch.compile`, or None where nothing is compiled: `auto` compiles on GPUs.
+    """The mode of `torch.compile`, or None where nothing is compiled; `auto` is `graphs` on a GPU, and `off` elsewhere.
 
-    whole: whether an update is one forward and one backward pass. Replayed graphs write where they wrote before, so
-    what several passes add up would be lost: `graphs` is then as `on`. `auto` goes on without the compiler where it
-    fails; `on` and `graphs` let its error through.
+    whole: whether an update is one forward and one backward pass of one process. Replayed graphs write where they wrote
+    before, so what several passes add up would be lost: `graphs` is then as `on`. `auto` goes on without the compiler
+    where it fails; `on` and `graphs` let its error through.
     """
     if choice == "off" or (choice == "auto" and device.type != "cuda"):
         return None
@@ -112,4 +112,4 @@ def compiler_mode(choice: Compile, device: torch.device, whole: bool) -> str | N
         import torch._dynamo  # takes seconds to import, and only a compiled run needs it
 
         torch._dynamo.config.suppress_errors = True
-    return "reduce-overhead" if choice == "graphs" and whole else "default"
+    return "reduce-overhead" if choice != "on" and whole else "default"

@@ -28,8 +28,8 @@ class TrainingSettings:
                           gradients are averaged, then there is one step. The usual meaning: what a network or a loss
                           takes from its batch (batch norm's mean and variance, an optimal sigma, free bits) is a
                           part's; without those it is the whole batch's step to float rounding
-    compile               `on`; `graphs`: also replayed as CUDA graphs, for small networks and batches; `off`; or
-                          `auto`: on GPUs
+    compile               `off`; `on`; `graphs`: also replayed as CUDA graphs, without which a GPU waits for small
+                          networks to be launched; or `auto`: `graphs` on GPUs
     checkpoint_interval   updates between two checkpoints, rounded up to whole logging intervals
     max_rollbacks         returns to an earlier checkpoint, each with half the learning rate, before training gives up
     """
