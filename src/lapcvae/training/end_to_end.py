@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lapcvae.io.progress import progress
 from lapcvae.models.cascade import Cascade
 from lapcvae.models.gaussian import gaussian_nll, optimal_log_sigma
 from lapcvae.models.likelihood import deviation, log_sigma_of
 from lapcvae.models.noise import Drawn
+from lapcvae.pyramid.laplacian import gaussian_pyramid
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import terms
 from lapcvae.training.processes import over_processes
@@ -89,9 +91,14 @@ def calibrate(cascade: Cascade, arrays: LevelArrays, rows: np.ndarray, seed: int
         noise = torch.Generator(level.log_sigma.device)
         noise.manual_seed(seed)
         sums, count = torch.zeros((), dtype=torch.float64, device=level.log_sigma.device), 0
+        coarse = Cascade([cascade.level(j) for j in range(k, cascade.depth + 1)], cascade.kind)
+        bar = progress(total=len(rows), label=f"sigma of level {k}", unit="image")
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]
             x, _ = arrays.gather(part, np.zeros_like(part))
-            found = deviation(cascade.reconstruct(x, noise)[k - 1].error.double(), level.settings.likelihood)
+            own = gaussian_pyramid(x, k, cascade.kind)[-1]
+            found = deviation(coarse.reconstruct(own, noise)[0].error.double(), level.settings.likelihood)
             sums, count = sums + found.sum(), count + found.numel()
+            bar.update(len(part))
+        bar.close()
         level.log_sigma.fill_(float(log_sigma_of(sums / count, level.settings.likelihood)))

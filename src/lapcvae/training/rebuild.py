@@ -36,6 +36,7 @@ def calibrate_sigma(level: LevelCVAE, arrays: LevelArrays, rows: np.ndarray, kin
     noise = torch.Generator(device)
     noise.manual_seed(seed)
     total, count = 0.0, 0
+    bar = progress(total=len(rows), label="sigma", unit="image")
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
         x, coarser = arrays.gather(part, np.zeros_like(part))
@@ -43,6 +44,8 @@ def calibrate_sigma(level: LevelCVAE, arrays: LevelArrays, rows: np.ndarray, kin
         error = done.error.double()
         total += float((error.abs() if laplace else error.square()).sum())
         count += error.numel()
+        bar.update(len(part))
+    bar.close()
     level.log_sigma.fill_((1.0 if laplace else 0.5) * float(np.log(max(total / count, 1e-10))))
 
 
