@@ -52,6 +52,30 @@ outer:
     assert loaded(tmp_path, text) == expected
 
 
+@dataclass(frozen=True)
+class Switches:
+    compile: Literal["auto", "off", "on"] = "auto"
+    condition: Literal["rebuilt", "true"] = "rebuilt"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{compile: on, condition: true}", Switches("on", "true")),
+        ("{compile: off, condition: 'true'}", Switches("off", "true")),
+    ],
+)
+def test_a_word_that_yaml_takes_for_true_or_false_is_still_the_word(
+    tmp_path: Path, text: str, expected: Switches
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"switches: {text}")
+    assert load(Switches, "switches", path) == expected
+    path.write_text("switches: {condition: false}")
+    with pytest.raises(ConfigError, match=r"`switches\.condition` is False; choose one of 'rebuilt', 'true'"):
+        load(Switches, "switches", path)
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [

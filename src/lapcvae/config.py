@@ -21,6 +21,9 @@ PARAMS_FILE = Path("params.yaml")
 # A stage reads the file once a section; in C that takes a tenth of the time.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# Words that YAML reads as one of these where they stand without quotes.
+_READ_AS = {True: ("true", "on", "yes"), False: ("false", "off", "no")}
+
 T = TypeVar("T")
 
 
@@ -68,6 +71,8 @@ def _convert(cls: Any, node: Any, key: str, path: str) -> Any:
         return _dataclass(cls, node, key, path)
     if origin is Literal:
         choices = typing.get_args(cls)
+        if isinstance(node, bool) and len(meant := [c for c in choices if c in _READ_AS[node]]) == 1:
+            return meant[0]
         # bool is an int, and 1 == True: compare types too.
         if not any(node == c and type(node) is type(c) for c in choices):
             listed = ", ".join(repr(c) for c in choices)

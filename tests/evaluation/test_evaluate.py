@@ -45,6 +45,14 @@ def measured(model: Cascade, photographs: PackedImages) -> Evaluation:
     return evaluate(model, photographs, TEST, VAL, batch=4, seed=0)
 
 
+def test_a_learned_sigma_is_measured_as_any_other(model: Cascade, photographs: PackedImages) -> None:
+    """It is a parameter, and has a gradient where the others have none."""
+    found = evaluate(model, photographs, TEST, VAL, batch=4, seed=0)
+    for k in (1, 2):
+        model.level(k).log_sigma.requires_grad_(True)
+    assert evaluate(model, photographs, TEST, VAL, batch=4, seed=0).metrics == found.metrics
+
+
 def test_numbers_agree_with_the_model_run_by_hand(
     model: Cascade, photographs: PackedImages, measured: Evaluation
 ) -> None:

@@ -53,6 +53,7 @@ class Evaluation:
     images: dict[str, np.ndarray]
 
 
+@torch.no_grad()
 def evaluate(
     model: Cascade,
     photographs: PackedImages,
