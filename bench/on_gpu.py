@@ -38,6 +38,7 @@ from lapcvae.evaluation.trained import level_folders, training_cost
 from lapcvae.training.settings import Compile, TrainingSettings
 from lapcvae.training.trainable import LevelTraining
 
+# As profiles/lfw64.yaml, lfw128.yaml and lfw64_paper.yaml have them.
 MODERN: dict[str, Any] = {"width": 96, "blocks": 2, "latent_size": 4}
 PAPER = {"network": "plain", "width": 32, "latent": "vector", "latent_size": 64, "loop": "open"}
 VAE = {"network": "published", "latent": "vector", "latent_size": 128, "draw": "prior"}

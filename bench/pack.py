@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from bench.side_by_side import MODELS
 from bench.trained import settings_of
 from lapcvae.pyramid.laplacian import PyramidConfig
 from lapcvae.pyramid.stored import SPLITS, write_pyramid
@@ -33,7 +34,6 @@ SETTINGS = {
                           "baselines.vae_gan.training.learning_rate=0.0006"]),
     "published": ("lfw64", ["training.batch=256", "training.log_interval=500"]),
 }  # fmt: skip
-MODELS = ("modern", "paper", "vae", "vae_matched", "vae_gan")
 
 
 def mosaic(faces: np.ndarray) -> np.ndarray:

@@ -57,6 +57,7 @@ from lapcvae.pyramid.laplacian import gaussian_pyramid
 from lapcvae.pyramid.stored import read_pyramid
 
 PYRAMIDS = ("modern", "paper")
+MODELS = (*PYRAMIDS, "vae", "vae_matched", "vae_gan")
 # ours, the other, the most that sqrt(MSE) may be of the other's at 64 and at 128 px
 TARGETS = (
     ("paper", "vae", {64: 0.90, 128: 0.99}),
@@ -175,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.side_by_side", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder the models are trained in")
     parser.add_argument("--profile", default="lfw64_cpu", help="of profiles/")
-    parser.add_argument("--models", nargs="+", default=["modern", "paper", "vae", "vae_matched", "vae_gan"])
+    parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--data", type=Path, default=TOP / "data", help="folder with `pyramid` and `aligned` in it")
     parser.add_argument("--split", choices=("val", "test"), default="val", help="whose people are measured on")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="parameters over the profile's")
@@ -187,12 +188,10 @@ def main() -> None:
     given = parser.parse_args()
     settings: dict[str, dict[str, Any]] = {}
     for name in given.models:
-        profile = given.profile + ("_paper" if name == "paper" else "")
-        settings[name] = (
-            composed(given.composed / f"{name}.yaml", given.updates)
-            if given.composed
-            else settings_of(profile, given.set)
-        )
+        if given.composed:
+            settings[name] = composed(given.composed / f"{name}.yaml", given.updates)
+        else:
+            settings[name] = settings_of(given.profile + "_paper" * (name == "paper"), given.set)
     kinds = {name: OURS if name in PYRAMIDS else name for name in given.models}
 
     def trained(name: str) -> bool:
@@ -209,9 +208,10 @@ def main() -> None:
     if not kinds:
         sys.exit(1)
 
-    params = settings[next(iter(kinds))]
+    first = next(iter(kinds))
+    params = settings[first]
     device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False  # three digits, too few for what is compared here
     people, network = people_of(given.data, given.split, device), open_network(device)
     places = {name: place(given.out / name, kind) for name, kind in kinds.items()}
     models = {name: open_model(folder).to(device) for name, folder in places.items()}
@@ -228,8 +228,8 @@ def main() -> None:
         for name, model in models.items()
     ]
     parts = [
-        f"{given.split} people: {metrics[next(iter(kinds))]['photographs']} photographs of "
-        f"{metrics[next(iter(kinds))]['people']}; updates and seconds are of all levels together",
+        f"{given.split} people: {metrics[first]['photographs']} photographs of "
+        f"{metrics[first]['people']}; updates and seconds are of all levels together",
         table(*_split(tables.rows(metrics))),
         table(["", "training, 10^12 floating-point operations, without a discriminator's"], work),
         table(["sqrt(MSE)", "ratio", "at most", "difference, 95 % interval over people"],
