@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import ctypes
 import functools
+import math
 import multiprocessing
 import os
 import resource
@@ -44,7 +45,6 @@ from lapcvae.data.detector import DetectorConfig, detect
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.sight import point_array, read_sights
 from lapcvae.data.template import similarity, to_crop
-from lapcvae.data.warp import grid
 
 TOP = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
@@ -91,6 +91,12 @@ def resident(parent: psutil.Process) -> int:
         except psutil.Error:
             continue
     return total
+
+
+def anew(project: Path, name: str) -> dict[str, float]:
+    """`stage`, with nothing known of an earlier run."""
+    shutil.rmtree(project / ".cache", ignore_errors=True)
+    return stage(project, name)
 
 
 def project(folder: Path) -> Path:
@@ -146,20 +152,29 @@ def rate_together(work: Callable[[int], Any], photographs: int) -> float:
     return float(total)
 
 
-def compared(work: Callable[[int], Any], photographs: int, count: int, used: dict[str, float]) -> dict[str, Any]:
-    """The rate of a stage beside that of bare `work`: `CORES` times one process, and a process a core."""
-    bare, together = rate(work, photographs), rate_together(work, photographs)
-    return {
-        "photographs": count,
-        "cores": CORES,
-        "bare_per_s_one_process": round(bare[0], 1),
-        "bare_per_s_all_cores": round(together, 1),
-        "stage_per_s": round(count / used["seconds"], 1),
-        "share_wall": round(count / used["seconds"] / (CORES * bare[0]), 3),
-        "share_of_all_cores": round(count / used["seconds"] / together, 3),
-        "share_cpu": round(count / used["cpu_s"] / bare[1], 3),
-        "peak_mb": round(used["peak_mb"]),
-    }
+def compared(
+    bare: Callable[[int], Any], photographs: int, count: int, run: Callable[[], dict[str, float]], turns: int
+) -> dict[str, Any]:
+    """The rate of a stage beside that of `bare` work: `CORES` times one process, and a process a core.
+
+    All are measured `turns` times in turn; medians, of the shares as well.
+    """
+    found: list[dict[str, float]] = []
+    for _ in range(turns):
+        (one, one_cpu), together, used = rate(bare, photographs), rate_together(bare, photographs), run()
+        found.append(
+            {
+                "bare_per_s_one_process": one,
+                "bare_per_s_all_cores": together,
+                "stage_per_s": count / used["seconds"],
+                "share_wall": count / used["seconds"] / (CORES * one),
+                "share_of_all_cores": count / used["seconds"] / together,
+                "share_cpu": count / used["cpu_s"] / one_cpu,
+                "peak_mb": used["peak_mb"],
+            }
+        )
+    medians = {key: float(f"{statistics.median(turn[key] for turn in found):.4g}") for key in found[0]}
+    return {"photographs": count, "cores": CORES, "turns": turns, **medians}
 
 
 def detect_speed(count: int, folder: Path) -> dict[str, Any]:
@@ -168,8 +183,7 @@ def detect_speed(count: int, folder: Path) -> dict[str, Any]:
     work = packed(folder, count)
     decoding, detector = load(DecodeConfig, "decode"), load(DetectorConfig, "detector")
     images = [decode(data, decoding) for _, data in some(work, _LOOKED_AT)]
-    used = stage(work, "landmarks")
-    return compared(lambda i: detect(images[i], detector), len(images), count, used)
+    return compared(lambda i: detect(images[i], detector), len(images), count, lambda: anew(work, "landmarks"), 1)
 
 
 def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
@@ -183,13 +197,15 @@ def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
     def bare(i: int) -> np.ndarray:
         data, matrix = photographs[i]
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        fine, samples = grid(to_crop(matrix, 64))
+        crop = to_crop(matrix, 64)
+        samples = max(1, math.ceil(1 / math.hypot(*crop[:, 0]) - 0.35))  # a side of a pixel, so that nothing aliases
+        fine = samples * crop
+        fine[:, 2] += (samples - 1) / 2
         whole = (samples * 64, samples * 64)
         sampled = cv2.warpAffine(image, fine, whole, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         return sampled if samples == 1 else cv2.resize(sampled, (64, 64), interpolation=cv2.INTER_AREA)
 
-    used = stage(work, "align")
-    return {"side_px": side, **compared(bare, len(photographs), count, used)}
+    return {"side_px": side, **compared(bare, len(photographs), count, lambda: anew(work, "align"), 5)}
 
 
 def some(work: Path, most: int) -> list[tuple[Entry, bytes]]:

@@ -23,7 +23,7 @@ def work() -> str:
     counts = align(
         AlignInputs(Path("data/raw"), Path("data/landmarks/landmarks.csv"), source=load(str, "source.kind")),
         out=Path("data/aligned"),
-        cache=Path(".cache/align/faces.sqlite"),
+        cache=Path(".cache/align"),
         config=load(AlignConfig, "align"),
         decode_config=load(DecodeConfig, "decode"),
         split=load(SplitConfig, "split"),

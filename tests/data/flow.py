@@ -43,7 +43,7 @@ def look_and_align(raw: Path, work: Path, executor: ExecutorConfig = HERE, size:
     return align(
         AlignInputs(raw, work / "landmarks.csv", "test"),
         work / "aligned",
-        work / "cache" / "faces.sqlite",
+        work / "cache",
         replace(load(AlignConfig, "align", PARAMS), size_px=size),
         decoding,
         load(SplitConfig, "split", PARAMS),

@@ -12,7 +12,7 @@ import pytest
 
 from lapcvae.config import load
 from lapcvae.data.expectations import Range, ValidateConfig, examine
-from lapcvae.data.manifest import ManifestWriter, Row, values_of
+from lapcvae.data.manifest import ManifestWriter, Row
 from lapcvae.data.split import SplitConfig, split_of
 from lapcvae.data.summary import accept, read_reference, read_table, summarise
 from lapcvae.data.validation import ValidationFiles, validate
@@ -57,7 +57,7 @@ def run(rows: list[Row], folder: Path, config: ValidateConfig | None = None) -> 
     """Validate a manifest of `rows`; returns the report's path."""
     with ManifestWriter(folder / "manifest.csv") as manifest:
         for row in rows:
-            manifest.write([values_of(row)])
+            manifest.write([row])
     report = folder / "reports" / "validation.json"
     chosen = config or load(ValidateConfig, "validate", PARAMS)
     files = ValidationFiles(folder / "manifest.csv", folder / "accepted.json", report, folder / "reports" / "docs")
@@ -109,7 +109,7 @@ def test_every_breach_is_found_and_named(tmp_path: Path) -> None:
         rows[i] = replace(rows[i], **values)  # type: ignore[arg-type]
     with ManifestWriter(tmp_path / "m.csv") as manifest:
         for row in rows:
-            manifest.write([values_of(row)])
+            manifest.write([row])
     table = read_table(tmp_path / "m.csv")
     totals = summarise(table, SPLIT)["totals"]
     findings = examine(table, totals, load(ValidateConfig, "validate", PARAMS))
@@ -123,7 +123,7 @@ def test_every_breach_is_found_and_named(tmp_path: Path) -> None:
 def test_a_table_of_another_schema_is_found(tmp_path: Path) -> None:
     with ManifestWriter(tmp_path / "m.csv") as manifest:
         for row in good_rows():
-            manifest.write([values_of(row)])
+            manifest.write([row])
     config = load(ValidateConfig, "validate", PARAMS)
     table = read_table(tmp_path / "m.csv")
     totals = summarise(table, SPLIT)["totals"]
@@ -169,7 +169,7 @@ def test_a_breach_stops_says_which_and_leaves_no_report(tmp_path: Path) -> None:
 def broken_in(rows: list[Row], folder: Path) -> list[str]:
     with ManifestWriter(folder / "m.csv") as manifest:
         for row in rows:
-            manifest.write([values_of(row)])
+            manifest.write([row])
     table = read_table(folder / "m.csv")
     findings = examine(table, summarise(table, SPLIT)["totals"], load(ValidateConfig, "validate", PARAMS))
     return [f.expectation.split("column='")[1].split("'")[0] for f in findings if not f.holds]
@@ -197,7 +197,7 @@ def test_system_files_do_not_count_as_rejects(tmp_path: Path) -> None:
     rows = good_rows(10) + [Row(f"{i}/.DS_Store", "test", "", "", "rejected", "system_file") for i in range(90)]
     with ManifestWriter(tmp_path / "m.csv") as manifest:
         for row in rows:
-            manifest.write([values_of(row)])
+            manifest.write([row])
     summary = summarise(read_table(tmp_path / "m.csv"), SPLIT)
     assert summary["totals"]["reject_share"] == 0
     assert summary["rejected"] == {"system_file": 90}
@@ -212,7 +212,7 @@ def test_a_data_set_is_compared_with_the_last_accepted_one(tmp_path: Path) -> No
     def totals(rows: list[Row]) -> dict[str, float]:
         with ManifestWriter(tmp_path / "m.csv") as manifest:
             for row in rows:
-                manifest.write([values_of(row)])
+                manifest.write([row])
         found: dict[str, float] = summarise(read_table(tmp_path / "m.csv"), SPLIT, reference)["totals"]
         return found
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lapcvae.data.manifest import ManifestWriter, Row, values_of
+from lapcvae.data.manifest import ManifestWriter, Row
 from lapcvae.errors import DataError
 from lapcvae.evaluation.frozen import freeze, read_frozen
 
@@ -11,7 +11,7 @@ def manifest(path: Path, rows: list[Row]) -> Path:
     with ManifestWriter(path) as writer:
         for i, row in enumerate(rows):
             row.row = i
-            writer.write([values_of(row)])
+            writer.write([row])
     return path
 
 

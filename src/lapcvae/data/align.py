@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
+import itertools
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +16,11 @@ import numpy as np
 
 from lapcvae.data.ahead import batched, one_ahead
 from lapcvae.data.decode import DecodeConfig
-from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, DuplicatesConfig, decide
+from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, KEEP, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
+from lapcvae.data.face_store import DIGEST_BYTES, FaceFile, FaceStore, write_face
 from lapcvae.data.judge import AlignConfig, judge, reject
-from lapcvae.data.manifest import COLUMNS, ImagesWriter, ManifestWriter, Row, values_of
+from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row, moved_up, row_of
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.row_spool import RowSpool
 from lapcvae.data.sight import Sight, read_sights
@@ -25,14 +28,13 @@ from lapcvae.data.split import SPLITS, SplitConfig, split_of
 from lapcvae.data.warp import cut, measure
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import atomic_folder
-from lapcvae.io.cache import ContentCache, key_of
+from lapcvae.io.cache import key_of
 from lapcvae.io.progress import progress
 
 _CHUNK = 64  # photographs a task
 _BATCH = 1024  # photographs looked up and written at a time
-_FORMAT = "5"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
-_STATUS, _REASON, _ROW, _NEAR = (COLUMNS.index(name) for name in ("status", "reason", "row", "near"))
-_OUTCOMES = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
+_FORMAT = "6"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
+_REASONS = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ class _Place:
     raw: Path
     decode: DecodeConfig
     size: int
+    file: FaceFile | None  # where to put the pixels; None where this is another machine, and they have to be sent
 
 
 _Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the similarity's six float64, none if it is rejected
-_LOOK = struct.Struct("<4d32s")  # what is measured of a face, and the SHA-256 of its pixels; the pixels follow
+_MADE = struct.Struct(f"<{DIGEST_BYTES}s4d")  # the SHA-256 of a face's pixels, and what is measured of it
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class _Batch:
     """Photographs whose faces are known or being made: the rows, the key of each face, and the faces to come."""
 
     rows: list[tuple[Row, bytes]]
-    known: dict[bytes, bytes]
+    known: dict[bytes, tuple[bytes, memoryview]]
     missing: list[bytes]
+    places: range
     coming: Iterator[bytes]
 
 
@@ -80,14 +84,14 @@ class _Likeness:
         self.hashes.extend(bytes.fromhex(row.phash))
         self.ranks.append(SPLITS.index(row.split))
 
-    def decide(self, config: DuplicatesConfig) -> Iterator[tuple[int, str]]:
-        """Of each photograph: its outcome, and the name of its group of near-duplicates, "" if it is in none."""
+    def decide(self, config: DuplicatesConfig) -> dict[int, tuple[str, str]]:
+        """Of each photograph that is like another: why it is rejected, or "", and the name of its group, or ""."""
         digests = np.frombuffer(self.pixels, dtype="V16")
         table = np.frombuffer(self.hashes, dtype=np.uint8).reshape(-1, HASH_BYTES)
         outcome, labels = decide(digests, table, np.frombuffer(self.ranks, dtype=np.uint8), config.max_distance_bits)
         names = _near_names(digests, labels)
-        for verdict, label in zip(outcome.tolist(), labels.tolist(), strict=True):
-            yield verdict, names.get(label, "")
+        alike = np.flatnonzero((outcome != KEEP) | np.isin(labels, list(names)))
+        return {i: (_REASONS.get(int(outcome[i]), ""), names.get(int(labels[i]), "")) for i in alike.tolist()}
 
 
 def align(
@@ -106,67 +110,89 @@ def align(
     their rows wait until then, and their faces, made in vain, are taken out again.
     """
     version = f"{_FORMAT}|{decode_config}|{config.size_px}"
-    work = functools.partial(_align_one, _Place(inputs.raw.resolve(), decode_config, config.size_px))
     likeness = _Likeness()
+    counts: Counter[str] = Counter()
     with (
-        ContentCache(cache) as kept,
+        FaceStore(cache, config.size_px) as kept,
         atomic_folder(out) as folder,
         ImagesWriter(folder / "images.npy", config.size_px) as images,
         open_executor(executor) as workers,
         RowSpool() as waiting,
         progress(label="align", unit=" photographs") as bar,
     ):
+        file = kept.file if executor.kind == "processes" else None
+        work = functools.partial(_align_one, _Place(inputs.raw.resolve(), decode_config, config.size_px, file))
 
         def begin(batch: list[tuple[Row, _Task]]) -> _Batch:
             keyed = [(row, key_of(version, row.sha256, task[3].hex()) if task[3] else b"") for row, task in batch]
             tasks = {key: task for (_, key), (_, task) in zip(keyed, batch, strict=True) if key}
-            known = kept.get(list(tasks))
+            known = kept.find(list(tasks))
             missing = [key for key in tasks if key not in known]
-            coming = workers.run(work, [tasks[key] for key in missing], _CHUNK, _crashed)
-            return _Batch(keyed, known, missing, coming)
+            places = kept.reserve(len(missing))
+            placed = [(place, tasks[key]) for place, key in zip(places, missing, strict=True)]
+            return _Batch(keyed, known, missing, places, workers.run(work, placed, _CHUNK, _crashed))
 
         def finish(batch: _Batch) -> None:
-            fresh = {key: face for key, face in zip(batch.missing, batch.coming, strict=True) if face}
-            kept.put(fresh.items())
-            faces = batch.known | fresh
+            faces = batch.known
+            coming = zip(batch.missing, batch.places, batch.coming, strict=True)
+            fresh = [(key, place, made) for key, place, made in coming if made]
+            if file is None:
+                fresh = [(key, place, _put(kept.file, place, made)) for key, place, made in fresh]
+            kept.keep(fresh)
+            pixels = kept.read([place for _, place, _ in fresh])
+            faces |= {key: (made, face) for (key, _, made), face in zip(fresh, pixels, strict=True)}
+            good: list[memoryview] = []
             for row, key in batch.rows:
                 if key:
                     likeness.add(row)
-                    _finish(row, faces.get(key, b""), images, config)
-            waiting.append((row, bool(key)) for row, key in batch.rows)
+                    made, face = faces.get(key, (b"", memoryview(b"")))
+                    if _finish(row, made, config):
+                        row.row = images.count + len(good)
+                        good.append(face)
+            images.extend(good)
+            rows = [row for row, _ in batch.rows]
+            waiting.append(rows, (bool(key) for _, key in batch.rows))
+            counts.update(row.reason or row.status for row in rows)
             bar.update(len(batch.rows))
 
         one_ahead(_judged(inputs, config, split), begin, finish)
         with ManifestWriter(folder / "manifest.csv") as manifest:
-            return _write(waiting, likeness.decide(duplicates), images, manifest)
+            _write(waiting, likeness.decide(duplicates), images, manifest, counts)
+    return +counts
 
 
 def _write(
-    waiting: RowSpool, decisions: Iterator[tuple[int, str]], images: ImagesWriter, manifest: ManifestWriter
-) -> Counter[str]:
-    """Write the rows that waited, and take the faces of duplicates out of `images`; counts as `align` returns them."""
-    counts: Counter[str] = Counter()
+    waiting: RowSpool,
+    alike: dict[int, tuple[str, str]],
+    images: ImagesWriter,
+    manifest: ManifestWriter,
+    counts: Counter[str],
+) -> None:
+    """Write the rows that waited; take the faces of duplicates out of `images`, and their rows from `counts`."""
     in_vain: list[int] = []
-    for batch in waiting.read():
-        for values, stood in batch:
-            if stood:
-                verdict, values[_NEAR] = next(decisions)
-                if verdict in _OUTCOMES:
-                    if values[_ROW] >= 0:
-                        in_vain.append(values[_ROW])
-                    values[:] = values_of(_duplicate(Row(*values), _OUTCOMES[verdict]))
-                elif values[_ROW] >= 0:
-                    values[_ROW] -= len(in_vain)
-            counts[values[_REASON] or values[_STATUS]] += 1
-        manifest.write(values for values, _ in batch)
+    standing = itertools.count()
+    for line, stood in waiting.read():
+        like = alike.get(next(standing)) if stood else None
+        if like is None:
+            manifest.write_line(moved_up(line, len(in_vain)) if in_vain else line)
+            continue
+        row = row_of(next(csv.reader([line])))
+        reason, row.near = like
+        if reason:
+            if row.row >= 0:
+                in_vain.append(row.row)
+            counts.subtract([row.reason or row.status])
+            _duplicate(row, reason)
+            counts.update([reason])
+        elif row.row >= 0:
+            row.row -= len(in_vain)
+        manifest.write([row])
     images.remove(in_vain)
-    return counts
 
 
-def _duplicate(row: Row, reason: str) -> Row:
+def _duplicate(row: Row, reason: str) -> None:
     row.brightness = row.contrast = row.aligned_sharpness = row.black_share = 0.0
     reject(row, reason)
-    return row
 
 
 def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:
@@ -209,24 +235,36 @@ def _seen(inputs: AlignInputs) -> Iterator[tuple[Entry, Sight | None]]:
         yield entry, sight
 
 
-def _align_one(place: _Place, task: _Task) -> bytes:
-    shard, offset, size, packed = task
+def _align_one(place: _Place, task: tuple[int, _Task]) -> bytes:
+    """Make one face and put it in its place: what `_MADE` holds of it, and its pixels too where there is no file."""
+    number, (shard, offset, size, packed) = task
     data = read_photograph(place.raw, shard, offset, size)
     face = cut(data, np.frombuffer(packed).reshape(2, 3), place.size, place.decode)
     pixels = face.tobytes()
-    return _LOOK.pack(*measure(face), hashlib.sha256(pixels).digest()) + pixels
+    made = _MADE.pack(hashlib.sha256(pixels).digest(), *measure(face))
+    if place.file is None:
+        return made + pixels
+    write_face(place.file, number, pixels)
+    return made
 
 
-def _crashed(task: _Task) -> bytes:
+def _crashed(task: tuple[int, _Task]) -> bytes:
     return b""
 
 
-def _finish(row: Row, packed: bytes, images: ImagesWriter, config: AlignConfig) -> None:
-    if not packed:
+def _put(file: FaceFile, place: int, sent: bytes) -> bytes:
+    write_face(file, place, sent[_MADE.size :])
+    return sent[: _MADE.size]
+
+
+def _finish(row: Row, made: bytes, config: AlignConfig) -> bool:
+    """Fill in what is known after the warp; returns whether the face is good."""
+    if not made:
         reject(row, "crashed")
-        return
-    row.brightness, row.contrast, row.aligned_sharpness, row.black_share, digest = _LOOK.unpack_from(packed)
+        return False
+    digest, row.brightness, row.contrast, row.aligned_sharpness, row.black_share = _MADE.unpack(made)
     if row.contrast < config.min_contrast:
         reject(row, "flat")
-    else:
-        row.row, row.aligned_sha256 = images.append(memoryview(packed)[_LOOK.size :]), digest.hex()
+        return False
+    row.aligned_sha256 = digest.hex()
+    return True

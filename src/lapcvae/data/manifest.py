@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +52,7 @@ class Row:
 COLUMNS = tuple(f.name for f in fields(Row))
 values_of = attrgetter(*COLUMNS)  # a row's values, in the order of the columns
 TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
+_ROW = COLUMNS.index("row")
 _NUMBERS = [(place, kind) for place, kind in enumerate(TYPES.values()) if kind is not str]
 
 
@@ -70,9 +72,13 @@ class ManifestWriter:
     ) -> None:
         self._stream.close()
 
-    def write(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Append some rows, each as `values_of` it."""
-        self._rows.writerows(rows)
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append some rows."""
+        self._rows.writerows(map(values_of, rows))
+
+    def write_line(self, line: str) -> None:
+        """Append a row that has been written elsewhere, as its line."""
+        self._stream.write(line)
 
 
 def read_manifest(path: Path) -> Iterator[Row]:
@@ -83,11 +89,34 @@ def read_manifest(path: Path) -> Iterator[Row]:
         rows = csv.reader(stream)
         if tuple(next(rows, ())) != COLUMNS:
             raise DataError(f"{path}: its columns are not those of this version; run `dvc repro --force align`")
-        for texts in rows:
-            values: list[Any] = texts
-            for place, kind in _NUMBERS:
-                values[place] = kind(values[place])
-            yield Row(*values)
+        yield from map(row_of, rows)
+
+
+def row_of(texts: list[str]) -> Row:
+    """The row that a line of the manifest holds, given as its fields."""
+    values: list[Any] = texts
+    for place, kind in _NUMBERS:
+        values[place] = kind(values[place])
+    return Row(*values)
+
+
+def moved_up(line: str, by: int) -> str:
+    """A row's line, after the images of `by` rows before it were taken out."""
+    if '"' in line:  # a comma may be part of a name
+        return _line(_moved(next(csv.reader([line])), by))
+    return ",".join(_moved(line.split(",", _ROW + 1), by))
+
+
+def _moved(fields: list[str], by: int) -> list[str]:
+    if fields[_ROW] != "-1":
+        fields[_ROW] = str(int(fields[_ROW]) - by)
+    return fields
+
+
+def _line(fields: list[str]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerow(fields)
+    return stream.getvalue()
 
 
 class ImagesWriter:
@@ -121,18 +150,19 @@ class ImagesWriter:
         finally:
             self._stream.close()
 
-    def append(self, data: bytes | memoryview) -> int:
-        """Append one image's bytes; returns its row."""
-        if len(data) != self._size * self._size * 3:
-            raise ValueError(f"an image of {len(data)} bytes does not fit {self._size} x {self._size} x 3")
-        self._stream.write(data)
-        self._waiting_bytes += len(data)
+    def extend(self, images: Sequence[memoryview]) -> None:
+        """Append some images, each as its bytes."""
+        length = self._size * self._size * 3
+        for image in images:
+            if len(image) != length:
+                raise ValueError(f"an image of {len(image)} bytes does not fit {self._size} x {self._size} x 3")
+        self._stream.writelines(images)
+        self._waiting_bytes += length * len(images)
         if self._waiting_bytes >= self._FLUSH_BYTES and self._flushed.done():
             self._flushed.result()  # what the disk refused is told once, and here
             self._waiting_bytes = 0
             self._flushed = self._disk.submit(os.fsync, self._stream.fileno())
-        self.count += 1
-        return self.count - 1
+        self.count += len(images)
 
     def remove(self, rows: Sequence[int]) -> None:
         """Take out the images of some rows, given in ascending order; those after them move up."""

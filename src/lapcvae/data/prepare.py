@@ -58,7 +58,7 @@ def prepare(
     align(
         AlignInputs(raw, landmarks, kind),
         out / "aligned",
-        cache / "faces.sqlite",
+        cache,
         aligning,
         decoding,
         load(SplitConfig, "split", params),

@@ -1,24 +1,25 @@
-"""Manifest rows that wait on the disk, because what becomes of them is known only when all photographs are."""
+"""Manifest lines that wait on the disk, because what becomes of them is known only when all photographs are."""
 
 from __future__ import annotations
 
-import marshal
-import struct
+import csv
 import tempfile
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
 
 from lapcvae.data.manifest import Row, values_of
 
-_LENGTH = struct.Struct("<Q")
-
 
 class RowSpool:
-    """An unnamed file of rows, each with whether it still stands; a context manager."""
+    """An unnamed file of manifest rows as lines, each with whether it still stands; a context manager.
+
+    No text in a row has a line break in it: names are escaped where photographs come in (`names.printable`).
+    """
 
     def __init__(self) -> None:
-        self._stream = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._stream = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115 - see __exit__
+        self._rows = csv.writer(self._stream, lineterminator="\n")
+        self._stand = bytearray()
 
     def __enter__(self) -> RowSpool:
         return self
@@ -28,13 +29,12 @@ class RowSpool:
     ) -> None:
         self._stream.close()
 
-    def append(self, rows: Iterable[tuple[Row, bool]]) -> None:
-        """Put some rows at the end. In one piece: marshal reads a file byte by byte, and bytes at once."""
-        packed = marshal.dumps([(list(values_of(row)), stands) for row, stands in rows])
-        self._stream.write(_LENGTH.pack(len(packed)) + packed)
+    def append(self, rows: Iterable[Row], stand: Iterable[bool]) -> None:
+        """Put some rows at the end."""
+        self._rows.writerows(map(values_of, rows))
+        self._stand.extend(stand)
 
-    def read(self) -> Iterator[list[tuple[list[Any], bool]]]:
-        """All rows, in order and as they were appended together, each as its values; nothing is appended afterwards."""
+    def read(self) -> Iterator[tuple[str, bool]]:
+        """All rows in order, each as its line; nothing is appended afterwards."""
         self._stream.seek(0)
-        while header := self._stream.read(_LENGTH.size):
-            yield marshal.loads(self._stream.read(*_LENGTH.unpack(header)))
+        return zip(self._stream, map(bool, self._stand), strict=True)

@@ -12,8 +12,7 @@ from lapcvae.data.decode import DecodeConfig, decode_again
 from lapcvae.data.template import to_crop
 
 _BLACK = 3  # grey values up to this count as black: JPEG noise on the wedges of rotated photographs
-_COARSER = 0.35  # sampling so much coarser than the photograph is still without alias, bilinear weights being 2 wide
-_MOST_SAMPLES = 8  # a side of an output pixel; larger reductions shrink the photograph first
+_MOST_REDUCTION = 8  # larger ones shrink the photograph first
 _LEFT_TO_WARP = 2.25  # reduction that a decoding at reduced size must leave; with less left it would soften the face
 
 
@@ -42,38 +41,51 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """The centre crop of the template, uint8 (size, size, 3), of an RGB uint8 (H, W, 3) image.
 
     `matrix` (2, 3) maps source pixels to the 178 x 218 template. Where the crop leaves the photograph it is reflected.
-    The crop is sampled bilinearly on a grid about as fine as the photograph's own, then averaged: one resampling, no
-    alias that can be seen.
+    The photograph is averaged over what a pixel of the crop covers, then sampled once, bilinearly.
     """
     return _sampled(image, to_crop(matrix, size), size)
 
 
 def _sampled(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     reduction = _reduction(crop)
-    if reduction > _MOST_SAMPLES:
-        image, crop = _shrink(image, crop, reduction / _MOST_SAMPLES * 2)
+    if reduction > _MOST_REDUCTION:
+        image, crop = _shrink(image, crop, reduction / _MOST_REDUCTION * 2)
         reduction = _reduction(crop)
-    fine, samples = grid(crop)
-    side = (samples * size, samples * size)
-    sampled = cv2.warpAffine(image, fine, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return sampled if samples == 1 else _averaged(sampled, samples, size)
+    if reduction > 1:
+        image, crop = _part(image, crop, size, math.ceil(reduction / 2) + 1)
+        image = averaged(image, reduction)
+    return cv2.warpAffine(image, crop, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def grid(crop: np.ndarray) -> tuple[np.ndarray, int]:
-    """The map (2, 3) from the photograph to the grid that it is sampled on, and how many samples a pixel's side has."""
-    samples = max(1, math.ceil(_reduction(crop) - _COARSER))
-    fine = samples * crop
-    fine[:, 2] += (samples - 1) / 2
-    return fine, samples
+def averaged(image: np.ndarray, width: float) -> np.ndarray:
+    """Every pixel's mean with those around it, uint8 (H, W, C), `width` (at least 1) of them each way.
+
+    For a `width` that is no odd number, two means over squares of odd sides are mixed, so that the variance of the
+    weights each way is that of any odd number n, (n^2 - 1) / 12.
+    """
+    larger = 2 * math.ceil((width - 1) / 2) + 1
+    smaller = max(1, larger - 2)
+    share = 1.0 if larger == smaller else (width**2 - smaller**2) / (larger**2 - smaller**2)
+    wide = cv2.blur(image, (larger, larger), borderType=cv2.BORDER_REFLECT_101)
+    if share == 1:
+        return wide
+    narrow = image if smaller == 1 else cv2.blur(image, (smaller, smaller), borderType=cv2.BORDER_REFLECT_101)
+    return cv2.addWeighted(wide, share, narrow, 1 - share, 0)
 
 
-def _averaged(sampled: np.ndarray, samples: int, size: int) -> np.ndarray:
-    """Means of squares of `samples` by `samples`, rounded: what INTER_AREA gives."""
-    if samples % 2 == 0:
-        return cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
-    # A mean of an odd number is never half way between two values, so the quicker filter rounds as INTER_AREA does.
-    means = cv2.blur(sampled, (samples, samples), anchor=(0, 0))
-    return cv2.resize(means, (size, size), interpolation=cv2.INTER_NEAREST)
+def _part(image: np.ndarray, crop: np.ndarray, size: int, margin: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a photograph that a crop shows, and `margin` pixels around; all of it where that is not inside."""
+    (a, b, x), (c, d, y) = crop.tolist()
+    area = a * d - b * c
+    across, down = (size - 1) / 2 - x, (size - 1) / 2 - y
+    middle = (d * across - b * down) / area, (a * down - c * across) / area
+    reach = size / 2 * (abs(b) + abs(d)) / area + margin, size / 2 * (abs(a) + abs(c)) / area + margin
+    left, top = math.floor(middle[0] - reach[0]), math.floor(middle[1] - reach[1])
+    right, bottom = math.ceil(middle[0] + reach[0]) + 1, math.ceil(middle[1] + reach[1]) + 1
+    if left < 0 or top < 0 or right > image.shape[1] or bottom > image.shape[0]:
+        return image, crop
+    moved = np.array([[a, b, x + a * left + b * top], [c, d, y + c * left + d * top]])
+    return image[top:bottom, left:right], moved
 
 
 def _reduction(crop: np.ndarray) -> float:

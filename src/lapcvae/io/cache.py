@@ -13,7 +13,35 @@ from types import TracebackType
 
 from lapcvae.errors import StorageError
 
-_BATCH = 500  # keys in one query; SQLite allows at least 999
+KEYS_A_QUERY = 500  # SQLite allows at least 999
+
+
+def open_database(path: Path, table: str, page_bytes: int = 4096) -> sqlite3.Connection:
+    """A cache's SQLite file with the table that `table` creates; a file that is none is begun anew.
+
+    Raises `StorageError`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _connect(path, table, page_bytes)
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"{path}: the cache cannot be opened ({error}); remove it or free the disk") from None
+
+
+def _connect(path: Path, table: str, page_bytes: int) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=60)
+    try:
+        db.execute(f"PRAGMA page_size={page_bytes}")
+        db.execute("PRAGMA synchronous=OFF")  # a power cut may cost the cache, and a cache may be lost
+        db.execute(table)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        # Not a database: a cache may be thrown away, so begin a new one.
+        path.unlink()
+        return _connect(path, table, page_bytes)
+    return db
 
 
 class ContentCache:
@@ -21,26 +49,8 @@ class ContentCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = self._connect()
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{path}: the cache cannot be opened ({error}); remove it or free the disk") from None
-
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=60)
-        try:
-            db.execute("PRAGMA page_size=65536")  # five aligned faces of 12 kB
-            db.execute("PRAGMA synchronous=OFF")  # a power cut may cost the cache, and a cache may be lost
-            db.execute("CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB)")
-        except sqlite3.DatabaseError as error:
-            db.close()
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            # Not a database: a cache may be thrown away, so begin a new one.
-            self._path.unlink()
-            return self._connect()
-        return db
+        table = "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB)"
+        self._db = open_database(path, table, page_bytes=65536)  # a photograph's levels take kilobytes
 
     def __enter__(self) -> ContentCache:
         return self
@@ -53,8 +63,8 @@ class ContentCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The known ones among `keys`."""
         known: dict[bytes, bytes] = {}
-        for start in range(0, len(keys), _BATCH):
-            batch = keys[start : start + _BATCH]
+        for start in range(0, len(keys), KEYS_A_QUERY):
+            batch = keys[start : start + KEYS_A_QUERY]
             marks = ",".join("?" * len(batch))
             known.update(self._db.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", batch))
         return known
