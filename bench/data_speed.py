@@ -49,22 +49,26 @@ from lapcvae.data.template import similarity, to_crop
 TOP = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
 _PASSES = 5
-_LOOK_S = 0.2  # between looks at a stage's memory: each takes milliseconds from it
+_LOOK_S = 0.2  # between looks at a stage's memory
 _LOOKED_AT, _ALIGNED = 200, 1000  # photographs that the bare work is done on
 _SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
-def stage(project: Path, name: str) -> dict[str, float]:
-    """Run one stage in `project`: seconds, processor seconds of all its processes, their peak memory together in MB."""
+def stage(project: Path, name: str, look: bool = True) -> dict[str, float]:
+    """Run one stage in `project`: seconds, and processor seconds of all its processes.
+
+    With `look`, their peak memory together in MB too; looking takes milliseconds from the stage each time.
+    """
     adopt()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start, peak = time.monotonic(), 0
     command = [sys.executable, "-m", f"pipelines.stages.{name}"]
     child = psutil.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL)
-    while child.poll() is None:
+    while look and child.poll() is None:
         peak = max(peak, resident(child))
         with contextlib.suppress(psutil.TimeoutExpired):
             child.wait(_LOOK_S)
+    child.wait()
     seconds = time.monotonic() - start
     if child.returncode:
         raise SystemExit(f"{name} ended with exit code {child.returncode}")
@@ -73,7 +77,7 @@ def stage(project: Path, name: str) -> dict[str, float]:
             continue
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": seconds, "cpu_s": cpu, "peak_mb": peak / 1e6}
+    return {"seconds": seconds, "cpu_s": cpu, **({"peak_mb": peak / 1e6} if look else {})}
 
 
 def adopt() -> None:
@@ -96,7 +100,7 @@ def resident(parent: psutil.Process) -> int:
 def anew(project: Path, name: str) -> dict[str, float]:
     """`stage`, with nothing known of an earlier run."""
     shutil.rmtree(project / ".cache", ignore_errors=True)
-    return stage(project, name)
+    return stage(project, name, look=False)
 
 
 def project(folder: Path) -> Path:
@@ -170,7 +174,6 @@ def compared(
                 "share_wall": count / used["seconds"] / (CORES * one),
                 "share_of_all_cores": count / used["seconds"] / together,
                 "share_cpu": count / used["cpu_s"] / one_cpu,
-                "peak_mb": used["peak_mb"],
             }
         )
     medians = {key: float(f"{statistics.median(turn[key] for turn in found):.4g}") for key in found[0]}

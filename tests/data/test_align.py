@@ -15,7 +15,7 @@ from PIL import Image
 
 from lapcvae.data.executor import ExecutorConfig
 from lapcvae.data.manifest import read_manifest
-from lapcvae.data.sight import read_sights
+from lapcvae.data.sight import HEADER, Face, Sight, line_of, read_sights
 from lapcvae.errors import DataError
 from lapcvae.io.atomic import sha256_file
 from tests.data import flow, made
@@ -164,6 +164,27 @@ def test_landmarks_of_other_photographs_are_told(faces: dict[str, bytes], pack: 
             flow.HERE,
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sha256,reason\n", f"{','.join(Sight._fields)}\na,b\n", f"{','.join(Sight._fields)}\na,,5,5,1.0,p,h,0.9 1\n"],
+)
+def test_a_damaged_file_of_landmarks_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(DataError, match="run `dvc repro --force landmarks`"):
+        list(read_sights(tmp_path / "l.csv"))
+
+
+def test_sights_come_back_as_they_were(tmp_path: Path) -> None:
+    face = Face(0.9871, (1.5, -2.25, 30.0, 1e-7), tuple(map(float, range(10))))
+    sights = [
+        Sight("a" * 64, "", 250, 251, 1234.567, "b" * 64, "c" * 64, (face, face._replace(score=1.0))),
+        Sight("d" * 64, "", 32, 32, 0.0, "e" * 64, "f" * 64),
+        Sight("0" * 64, "truncated"),
+    ]
+    (tmp_path / "l.csv").write_text(HEADER + "".join(map(line_of, sights)))
+    assert list(read_sights(tmp_path / "l.csv")) == sights
 
 
 def test_new_photographs_alone_are_looked_at_and_aligned(faces: dict[str, bytes], pack: Pack, tmp_path: Path) -> None:

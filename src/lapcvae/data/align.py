@@ -65,7 +65,7 @@ class _Batch:
     """Photographs whose faces are known or being made: the rows, the key of each face, and the faces to come."""
 
     rows: list[tuple[Row, bytes]]
-    known: dict[bytes, tuple[bytes, memoryview]]
+    known: dict[bytes, tuple[bytes, int]]
     missing: list[bytes]
     places: range
     coming: Iterator[bytes]
@@ -79,10 +79,10 @@ class _Likeness:
     hashes: bytearray = field(default_factory=bytearray)
     ranks: bytearray = field(default_factory=bytearray)
 
-    def add(self, row: Row) -> None:
-        self.pixels.extend(bytes.fromhex(row.pixels_sha256[:32]))
-        self.hashes.extend(bytes.fromhex(row.phash))
-        self.ranks.append(SPLITS.index(row.split))
+    def add(self, rows: list[Row]) -> None:
+        self.pixels.extend(bytes.fromhex("".join(row.pixels_sha256[:32] for row in rows)))
+        self.hashes.extend(bytes.fromhex("".join(row.phash for row in rows)))
+        self.ranks.extend(SPLITS.index(row.split) for row in rows)
 
     def decide(self, config: DuplicatesConfig) -> dict[int, tuple[str, str]]:
         """Of each photograph that is like another: why it is rejected, or "", and the name of its group, or ""."""
@@ -139,23 +139,23 @@ def align(
             if file is None:
                 fresh = [(key, place, _put(kept.file, place, made)) for key, place, made in fresh]
             kept.keep(fresh)
-            pixels = kept.read([place for _, place, _ in fresh])
-            faces |= {key: (made, face) for (key, _, made), face in zip(fresh, pixels, strict=True)}
-            good: list[memoryview] = []
+            faces |= {key: (made, place) for key, place, made in fresh}
+            likeness.add([row for row, key in batch.rows if key])
+            good: list[int] = []
             for row, key in batch.rows:
                 if key:
-                    likeness.add(row)
-                    made, face = faces.get(key, (b"", memoryview(b"")))
+                    made, place = faces.get(key, (b"", -1))
                     if _finish(row, made, config):
                         row.row = images.count + len(good)
-                        good.append(face)
-            images.extend(good)
+                        good.append(place)
+            kept.copy(good, images)
             rows = [row for row, _ in batch.rows]
             waiting.append(rows, (bool(key) for _, key in batch.rows))
             counts.update(row.reason or row.status for row in rows)
             bar.update(len(batch.rows))
 
         one_ahead(_judged(inputs, config, split), begin, finish)
+        images.flush()  # while duplicates are looked for
         with ManifestWriter(folder / "manifest.csv") as manifest:
             _write(waiting, likeness.decide(duplicates), images, manifest, counts)
     return +counts

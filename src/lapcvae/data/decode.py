@@ -79,18 +79,19 @@ def decode(data: bytes, config: DecodeConfig) -> np.ndarray:
             raise Unreadable(_blame(error)) from None
 
 
-def decode_again(data: bytes, config: DecodeConfig, most: float = 1.0) -> tuple[np.ndarray, int]:
+def decode_again(data: bytes, config: DecodeConfig, most: float) -> tuple[np.ndarray, int]:
     """The pixels of `decode`, for data that `decode` has taken before, and by how much they are reduced: 1, 2, 4 or 8.
 
     A plain JPEG is decoded at a half, a quarter or an eighth, which is quicker, where that is not more than `most`;
-    a pixel then stands for so many each way. Only for data known to be whole: nothing is checked. Raises `Unreadable`
-    as `decode` does.
+    a pixel then stands for so many each way. Where `most` is 1 or more, its halved colours are spread without
+    interpolation, which a reduction hides. Only for data known to be whole: nothing is checked. Raises `Unreadable` as
+    `decode` does.
     """
     if not _plain_jpeg(data):
         return decode(data, config), 1
     factor = next(f for f in (8, 4, 2, 1) if f <= max(1.0, most))
     if factor == 1:
-        return np.asarray(simplejpeg.decode_jpeg(data, strict=False)), 1
+        return np.asarray(simplejpeg.decode_jpeg(data, strict=False, fastupsample=most >= 1)), 1
     height, width = (-(-side // factor) for side in simplejpeg.decode_jpeg_header(data)[:2])
     small = np.asarray(simplejpeg.decode_jpeg(data, strict=False, min_height=height, min_width=width))
     return (small, factor) if small.shape[:2] == (height, width) else (decode(data, config), 1)

@@ -33,7 +33,9 @@ def near_groups(hashes: np.ndarray, max_distance_bits: int) -> np.ndarray:
 
     Groups are the connected parts of "at most `max_distance_bits` differ". Memory is bounded; time grows about as N.
     """
-    distinct, inverse = np.unique(hashes, axis=0, return_inverse=True)
+    whole = np.ascontiguousarray(hashes).view(f"V{HASH_BYTES}").ravel()  # sorted much sooner than rows of bytes
+    distinct, inverse = np.unique(whole, return_inverse=True)
+    distinct = distinct.view(np.uint8).reshape(-1, HASH_BYTES)
     parent = np.arange(len(distinct))
     for left, right in _candidates(distinct):
         differ = np.bitwise_count(distinct[left] ^ distinct[right]).sum(axis=1, dtype=np.uint16)

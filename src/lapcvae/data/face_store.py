@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from lapcvae.data.manifest import ImagesWriter
 from lapcvae.errors import StorageError
 from lapcvae.io.cache import KEYS_A_QUERY, open_database
 
@@ -73,30 +74,40 @@ class FaceStore:
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self._path}: its index could not be written ({error}); free some space") from None
 
-    def find(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, memoryview]]:
-        """What was made of the known ones among `keys`, and their pixels."""
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
+        """What was made of the known ones among `keys`, and their places."""
         found: list[tuple[int, bytes, bytes]] = []
         for start in range(0, len(keys), KEYS_A_QUERY):
             some = keys[start : start + KEYS_A_QUERY]
             marks = ",".join("?" * len(some))
             found.extend(self._db.execute(f"SELECT place, key, made FROM faces WHERE key IN ({marks})", some))
         found.sort()
-        pixels = self.read([place for place, _, _ in found])
+        pixels = self._read([place for place, _, _ in found])
         return {
-            key: (made, face)
-            for (_, key, made), face in zip(found, pixels, strict=True)
+            key: (made, place)
+            for (place, key, made), face in zip(found, pixels, strict=True)
             if hashlib.sha256(face).digest() == made[:DIGEST_BYTES]
         }
 
-    def read(self, places: Sequence[int]) -> Iterator[memoryview]:
-        """The pixels at each of `places`, nothing where the file is shorter; those that follow each other at once."""
-        start = 0
-        for i in range(1, len(places) + 1):
-            if i == len(places) or places[i] != places[i - 1] + 1:
-                length = (i - start) * self._bytes
-                whole = memoryview(os.pread(self._handle, length, places[start] * self._bytes))
-                yield from (whole[place : place + self._bytes] for place in range(0, length, self._bytes))
-                start = i
+    def copy(self, places: Sequence[int], images: ImagesWriter) -> None:
+        """Append the pixels at `places`."""
+        for first, count in _runs(places):
+            images.take(self._handle, first * self._bytes, count)
+
+    def _read(self, places: Sequence[int]) -> Iterator[memoryview]:
+        """The pixels at each of `places`, less or nothing where the file is shorter."""
+        for first, count in _runs(places):
+            whole = memoryview(os.pread(self._handle, count * self._bytes, first * self._bytes))
+            yield from (whole[i * self._bytes : (i + 1) * self._bytes] for i in range(count))
+
+
+def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Places that follow each other, as the first and how many: they are read and copied at once."""
+    start = 0
+    for i in range(1, len(places) + 1):
+        if i == len(places) or places[i] != places[i - 1] + 1:
+            yield places[start], i - start
+            start = i
 
 
 def write_face(file: FaceFile, place: int, pixels: bytes) -> None:

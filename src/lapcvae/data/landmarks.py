@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 from collections import Counter
@@ -21,7 +20,7 @@ from lapcvae.data.decode import DecodeConfig, Unreadable, decode
 from lapcvae.data.detector import DetectorConfig, detect
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.photographs import Entry, read_index, read_photograph
-from lapcvae.data.sight import COLUMNS, Face, Sight, csv_row, pack, unpack
+from lapcvae.data.sight import HEADER, Face, Sight, line_of
 from lapcvae.io.atomic import atomic_path
 from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
@@ -30,7 +29,7 @@ _HASH_SIDE = 16
 _CHUNK = 16  # photographs a task: small enough to keep all cores busy to the end
 _KEPT = 64  # results put into the cache at a time
 _BATCH = 512  # photographs looked up and written at a time, at most
-_FORMAT = "4"  # part of the cache key; raise it when `Sight` or how it is made changes
+_FORMAT = "5"  # part of the cache key; raise it when `Sight` or how it is made changes
 
 
 @dataclass(frozen=True)
@@ -108,12 +107,11 @@ def find_landmarks(
     with (
         ContentCache(cache) as kept,
         atomic_path(out) as temporary,
-        temporary.open("w", newline="") as stream,
+        temporary.open("w", encoding="utf-8", newline="\n") as stream,
         open_executor(executor) as workers,
         progress(label="landmarks", unit=" photographs") as bar,
     ):
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        stream.write(HEADER)
 
         def begin(batch: list[Entry]) -> _Batch:
             keyed = [(e, key_of(version, e.sha256, e.points)) for e in batch]
@@ -129,7 +127,7 @@ def find_landmarks(
             known = batch.known
             for keys in batched(batch.missing, _KEPT):
                 some = list(zip(keys, itertools.islice(batch.coming, len(keys)), strict=True))
-                fresh = {key: pack(sight) for key, sight in some}
+                fresh = {key: line_of(sight).encode() for key, sight in some}
                 # Soon, so that an interrupted run keeps what it has seen.
                 kept.put((key, fresh[key]) for key, sight in some if sight.reason != "crashed")
                 known |= fresh
@@ -138,7 +136,7 @@ def find_landmarks(
             # The same file again was under way in the batch before, and is known by now unless it crashed.
             known |= kept.get([key for _, key in batch.keyed if key not in known])
             for entry, key in batch.keyed:
-                rows.writerow(csv_row(unpack(known[key]) if key in known else Sight(entry.sha256, "crashed")))
+                stream.write(known[key].decode() if key in known else line_of(Sight(entry.sha256, "crashed")))
             bar.update(len(batch.keyed) - len(batch.missing))
 
         # Small enough for the workers to have a whole batch in hand while the one before is written.

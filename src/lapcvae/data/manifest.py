@@ -119,6 +119,9 @@ def _line(fields: list[str]) -> str:
     return stream.getvalue()
 
 
+_PART_BYTES = 1 << 20  # of images copied at a time
+
+
 class ImagesWriter:
     """Writes a .npy file of uint8 (N, size, size, 3) whose N is known only at the end; a context manager."""
 
@@ -126,7 +129,7 @@ class ImagesWriter:
     _FLUSH_BYTES = 64 << 20
 
     def __init__(self, path: Path, size: int) -> None:
-        self._stream = path.open("w+b", buffering=1 << 20)
+        self._stream = path.open("w+b", buffering=_PART_BYTES // 4)
         self._size = size
         # The disk works beside the rest, so that flushing the whole file at the end is not waited for.
         self._disk = ThreadPoolExecutor(1)
@@ -150,19 +153,22 @@ class ImagesWriter:
         finally:
             self._stream.close()
 
-    def extend(self, images: Sequence[memoryview]) -> None:
-        """Append some images, each as its bytes."""
-        length = self._size * self._size * 3
-        for image in images:
-            if len(image) != length:
-                raise ValueError(f"an image of {len(image)} bytes does not fit {self._size} x {self._size} x 3")
-        self._stream.writelines(images)
-        self._waiting_bytes += length * len(images)
+    def take(self, file: int, start: int, count: int) -> None:
+        """Append the `count` images that stand in an open file from byte `start` on."""
+        length = count * self._size * self._size * 3
+        for done in range(0, length, _PART_BYTES):
+            self._stream.write(os.pread(file, min(_PART_BYTES, length - done), start + done))
+        self._waiting_bytes += length
+        self.count += count
         if self._waiting_bytes >= self._FLUSH_BYTES and self._flushed.done():
-            self._flushed.result()  # what the disk refused is told once, and here
-            self._waiting_bytes = 0
-            self._flushed = self._disk.submit(os.fsync, self._stream.fileno())
-        self.count += len(images)
+            self.flush()
+
+    def flush(self) -> None:
+        """Have the disk begin to write what it has been given so far."""
+        self._flushed.result()  # what the disk refused is told once, and here
+        self._waiting_bytes = 0
+        self._stream.flush()
+        self._flushed = self._disk.submit(os.fsync, self._stream.fileno())
 
     def remove(self, rows: Sequence[int]) -> None:
         """Take out the images of some rows, given in ascending order; those after them move up."""
