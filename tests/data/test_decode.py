@@ -73,6 +73,21 @@ def test_one_bit_is_black_and_white(face: bytes) -> None:
         assert set(np.unique(pixels)) == {0, 255}
 
 
+def test_a_plain_photograph_is_what_pillow_makes_of_it(faces: dict[str, bytes]) -> None:
+    for data in list(faces.values())[:10]:
+        assert np.array_equal(decode(data, CONFIG), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_a_size_that_only_looks_like_one_hides_no_bomb(face: bytes) -> None:
+    # A marker without a length, then what would be skipped as its segment: a small frame, before the true large one.
+    large = made.encode(Image.new("RGB", (9000, 9000)), "JPEG")
+    frame = b"\xff\xc0\x00\x11\x08\x00\x40\x00\x40\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00"
+    for marker in (b"\xff\xd0", b"\xff\x01"):
+        hidden = large[:2] + marker + b"\x00\x04" + b"\xff\xfe" + (len(frame) + 2).to_bytes(2, "big") + frame
+        with pytest.raises(Unreadable):
+            decode(hidden + large[2:], CONFIG)
+
+
 def test_no_bytes_are_refused() -> None:
     with pytest.raises(Unreadable, match="empty"):
         decode(b"", CONFIG)
@@ -113,7 +128,7 @@ def test_a_cut_photograph_is_refused(face: bytes, share: float) -> None:
 
 def test_decoding_again_gives_the_same_pixels(faces: dict[str, bytes]) -> None:
     for data in [*faces.values(), *made.readable(next(iter(faces.values()))).values()]:
-        pixels, factor = decode_again(data, CONFIG)
+        pixels, factor = decode_again(data, CONFIG, most=0.9)
         assert factor == 1
         assert np.array_equal(decode(data, CONFIG), pixels)
 

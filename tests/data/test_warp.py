@@ -122,8 +122,8 @@ def test_a_mean_is_as_wide_as_it_says(width: float) -> None:
     image[10] = 255  # a line shows the weights across it
     weights = averaged(image, width)[:, 10].ravel() / 255
     assert weights.sum() == pytest.approx(1, abs=0.03)  # each is rounded to a 255th
-    assert np.array_equal(weights, weights[::-1])
-    assert (weights * (np.arange(21) - 10) ** 2).sum() == pytest.approx((width**2 - 1) / 12, abs=0.15)
+    assert np.abs(weights - weights[::-1]).max() < 1.5 / 255
+    assert (weights * (np.arange(21) - 10) ** 2).sum() == pytest.approx((width**2 - 1) / 12, abs=0.25)
     assert not weights[np.abs(np.arange(21) - 10) > (width + 1) / 2].any()
 
 

@@ -6,8 +6,9 @@ The header is judged before anything is decoded, so that memory is bounded by `D
 from __future__ import annotations
 
 import io
+import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,6 +34,9 @@ _TURNS = {
 }
 # Of what libjpeg complains about, what whole files are known for; all else is damage that shows.
 _BORNE = ("extraneous bytes before marker", "unknown jfif revision", "unknown adobe color", "bad icc marker")
+_BASELINE_TO_PROGRESSIVE = (0xC0, 0xC1, 0xC2)  # markers of frames
+# Segments before the frame that a plain JPEG may have: tables, comments, what programs leave but for EXIF, XMP, Adobe.
+_SKIPPED = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xFE, 0xE0, *range(0xE2, 0xEE), 0xEF})
 _MAX_SCANS = 100  # of a progressive JPEG; honest ones have about ten, and each is a pass over the whole image
 _MAX_PIXELS = 89_478_485  # above this Pillow takes any image for a bomb
 
@@ -67,16 +71,17 @@ def decode(data: bytes, config: DecodeConfig) -> np.ndarray:
     """
     if not data:
         raise Unreadable("empty")
+    plain = _plain_jpeg(data)
+    if plain:  # most photographs; opening them with Pillow takes as long as decoding them
+        _check_size(*plain, config)
+        _check_scans(data)
+        return _blaming(_jpeg, data)
     with _quiet():
         image = _open(data)
-        _check_header(image, config)
-        _check_scans(data, image)
-        try:
-            return _turned(_pixels(data, image), _orientation(image))
-        except Unreadable:
-            raise
-        except Exception as error:  # a decoder may fail in any way on a damaged file: that is the file's fault
-            raise Unreadable(_blame(error)) from None
+        _check_size(*image.size, config)
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(data)
+        return _blaming(lambda data: _turned(_pixels(data, image), _orientation(image)), data)
 
 
 def decode_again(data: bytes, config: DecodeConfig, most: float) -> tuple[np.ndarray, int]:
@@ -116,19 +121,23 @@ def _jpeg(data: bytes) -> np.ndarray:
     return np.asarray(simplejpeg.decode_jpeg(data, strict=False))
 
 
-def _plain_jpeg(data: bytes) -> bool:
-    """Whether `data` is a JPEG of three 8-bit components without EXIF, XMP or Adobe's marker, by its headers alone."""
+def _plain_jpeg(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG of three 8-bit components without EXIF, XMP or Adobe's marker, by its headers alone.
+
+    None for anything else.
+    """
     if not data.startswith(b"\xff\xd8\xff"):
-        return False
+        return None
     place = 2
     while place + 10 < len(data) and data[place] == 0xFF:
         marker = data[place + 1]
-        if marker in (0xC0, 0xC1, 0xC2):
-            return data[place + 4] == 8 and data[place + 9] == 3
-        if marker in (0xE1, 0xEE) or (0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xCC)):
-            return False
+        if marker in _BASELINE_TO_PROGRESSIVE:
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return (width, height) if data[place + 4] == 8 and data[place + 9] == 3 and width and height else None
+        if marker not in _SKIPPED:
+            return None
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return False
+    return None
 
 
 @contextmanager
@@ -150,8 +159,7 @@ def _open(data: bytes) -> Image.Image:
         raise Unreadable(_blame(error)) from None
 
 
-def _check_header(image: Image.Image, config: DecodeConfig) -> None:
-    width, height = image.size
+def _check_size(width: int, height: int, config: DecodeConfig) -> None:
     if width * height > config.max_pixels:
         raise Unreadable("too_many_pixels")
     if min(width, height) < config.min_side_px:
@@ -160,8 +168,8 @@ def _check_header(image: Image.Image, config: DecodeConfig) -> None:
         raise Unreadable("extreme_aspect")
 
 
-def _check_scans(data: bytes, image: Image.Image) -> None:
-    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MAX_SCANS:
+def _check_scans(data: bytes) -> None:
+    if data.count(b"\xff\xda") > _MAX_SCANS:
         raise Unreadable("undecodable")
 
 
@@ -194,6 +202,16 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in _TURNS:
         pixels = np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
     return np.ascontiguousarray(pixels)
+
+
+def _blaming(decoder: Callable[[bytes], np.ndarray], data: bytes) -> np.ndarray:
+    """What `decoder` makes of `data`; it may fail in any way on a damaged file, and that is the file's fault."""
+    try:
+        return decoder(data)
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable(_blame(error)) from None
 
 
 def _blame(error: Exception) -> str:
