@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lapcvae.config import load
-from lapcvae.data.manifest import read_manifest
+from lapcvae.data.manifest import read_texts
 from lapcvae.pyramid.laplacian import PyramidConfig
 from lapcvae.pyramid.stored import write_pyramid
 from pipelines.stage import run_stage
@@ -15,7 +15,8 @@ from pipelines.stage import run_stage
 
 def work() -> str:
     images = np.load("data/aligned/images.npy", mmap_mode="r", allow_pickle=False)
-    splits = [row.split for row in read_manifest(Path("data/aligned/manifest.csv")) if row.status == "accepted"]
+    rows = read_texts(Path("data/aligned/manifest.csv"), "status", "split")
+    splits = [split for status, split in rows if status == "accepted"]
     cache = Path(".cache/pyramid/levels.sqlite")
     stored = write_pyramid(images, splits, load(PyramidConfig, "pyramid"), Path("data/pyramid"), cache)
     counts = ", ".join(f"{count} {name}" for name, count in stored.photographs.items())

@@ -13,7 +13,7 @@ import cv2
 from PIL import Image
 
 from lapcvae.data.decode import DecodeConfig, Unreadable, decode
-from lapcvae.data.manifest import Row, read_manifest
+from lapcvae.data.manifest import read_texts
 from lapcvae.data.photographs import Entry, read_index, read_photograph
 from lapcvae.data.reasons import REASONS
 from lapcvae.data.split import SPLITS
@@ -37,17 +37,17 @@ def account(manifest: Path) -> dict[str, Any]:
 
     Every row is one entry of the source, so accepted and rejected add up to all of them; raises `DataError` if not.
     """
-    total, splits, reasons = 0, Counter[str](), Counter[str]()
-    for row in read_manifest(manifest):
-        total += 1
-        if row.status == "accepted":
-            splits[row.split] += 1
+    outcomes = Counter(read_texts(manifest, "status", "split", "reason"))
+    splits, reasons = Counter[str](), Counter[str]()
+    for (status, split, reason), count in outcomes.items():
+        if status == "accepted":
+            splits[split] += count
         else:
-            reasons[row.reason] += 1
-    if total != splits.total() + reasons.total() or not reasons.keys() <= REASONS.keys():
+            reasons[reason] += count
+    if not (splits.keys() <= set(SPLITS) and reasons.keys() <= REASONS.keys()):
         raise DataError(f"{manifest}: its rows do not add up; run `dvc repro --force align`")
     return {
-        "photographs": total,
+        "photographs": outcomes.total(),
         "accepted": splits.total(),
         "splits": {split: splits[split] for split in SPLITS},
         "rejected": dict(sorted(reasons.items())),
@@ -68,9 +68,9 @@ def write_page(manifest: Path, raw: Path, out: Path, decoding: DecodeConfig) -> 
     """Write the account as one page that needs no network, with thumbnails of the rejected photographs by reason."""
     counts = account(manifest)
     shown: dict[str, list[str]] = {reason: [] for reason in counts["rejected"]}
-    for entry, row in zip(read_index(raw), read_manifest(manifest), strict=True):
-        if row.reason and len(shown[row.reason]) < _SHOWN:
-            shown[row.reason].append(_figure(row, entry, raw, decoding))
+    for entry, (reason, name) in zip(read_index(raw), read_texts(manifest, "reason", "name"), strict=True):
+        if reason and len(shown[reason]) < _SHOWN:
+            shown[reason].append(_figure(name, entry, raw, decoding))
     write_text(out, _page(counts, shown))
 
 
@@ -90,10 +90,10 @@ def _page(counts: dict[str, Any], shown: dict[str, list[str]]) -> str:
     )
 
 
-def _figure(row: Row, entry: Entry, raw: Path, decoding: DecodeConfig) -> str:
+def _figure(name: str, entry: Entry, raw: Path, decoding: DecodeConfig) -> str:
     picture = _thumbnail(entry, raw, decoding)
     image = f'<img alt="" src="data:image/jpeg;base64,{picture}">' if picture else ""
-    return f"<figure>{image}<figcaption>{html.escape(row.name)}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{html.escape(name)}</figcaption></figure>"
 
 
 def _thumbnail(entry: Entry, raw: Path, decoding: DecodeConfig) -> str:

@@ -32,18 +32,19 @@ _FORMAT = "3"  # part of the cache key; raise it when the filters or what is kep
 
 def precompute(
     images: np.ndarray, training: np.ndarray, sides: list[int], kind: PyramidKind, folder: Path, cache: Path | None
-) -> dict[str, Any]:
-    """Write x1.npy ... xK.npy into `folder` and return statistics over the rows where `training` is true.
+) -> tuple[dict[str, Any], str]:
+    """Write x1.npy ... xK.npy into `folder`; returns statistics over the rows where `training` is true, and a digest.
 
     images: N S S 3 uint8. training: N bool. cache: file of what was worked out before, by content, so that only new
     photographs are worked on; None: all are. Statistics, per level, on the [0, 1] scale: `mean` and `std` of x_k (per
-    channel), `band_std` of h_k (one number; at level K that of x_K around its mean).
+    channel), `band_std` of h_k (one number; at level K that of x_K around its mean). The digest is the SHA-256 of the
+    images' own, one after the other.
     Raises `DataError` when there is nothing to train on.
     """
     if not training.any():
         raise DataError("no accepted photograph is in the training split; add photographs or change `split`")
     count, one = len(images), _Layout(tuple(sides))
-    moments = np.zeros(one.moments)
+    moments, digest = np.zeros(one.moments), sha256()
     with (
         nullcontext() if cache is None else ContentCache(cache) as kept,
         ExitStack() as open_files,
@@ -52,10 +53,12 @@ def precompute(
         out = [open_files.enter_context(_new(folder / "x1.npy", (count, sides[0], sides[0], 3), np.uint8))]
         for k, side in enumerate(sides[1:], 2):
             out.append(open_files.enter_context(_new(folder / f"x{k}.npy", (count, 2, side, side, 3), np.float16)))
-        for start, part in in_parts(images):
+        for start, part in _in_parts(images):
             rows = slice(start, start + len(part))
             out[0].write(part.data)
-            keys = [key_of(_FORMAT, kind, repr(sides), sha256(image).hexdigest()) for image in part]
+            digests = [sha256(image).digest() for image in part]
+            digest.update(b"".join(digests))
+            keys = [key_of(_FORMAT, kind, repr(sides), each.hex()) for each in digests]
             known = {} if kept is None else kept.get(keys)
             missing = [i for i, key in enumerate(keys) if key not in known]
             if missing:
@@ -69,7 +72,7 @@ def precompute(
                 stream.write(level.data)
             moments += found[training[rows]].sum(0)
             bar.update(len(part))
-    return _statistics(moments, int(training.sum()), sides)
+    return _statistics(moments, int(training.sum()), sides), digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def _statistics(moments: np.ndarray, count: int, sides: list[int]) -> dict[str, 
     }
 
 
-def in_parts(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _in_parts(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, some rows) of an array; a mapped file is read, not mapped, so that memory stays flat."""
     for start in range(0, len(images), _CHUNK):
         rows = min(_CHUNK, len(images) - start)

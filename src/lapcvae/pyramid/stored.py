@@ -18,14 +18,17 @@ from lapcvae.errors import ConfigError, DataError
 from lapcvae.io.atomic import atomic_folder, read_json, write_json
 from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.pyramid.laplacian import PyramidConfig, level_sides
-from lapcvae.pyramid.precompute import in_parts, precompute
+from lapcvae.pyramid.precompute import precompute
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class StoredPyramid:
-    """pyramid.json. `sides` has level 1 first; `statistics` maps "1" ... "K" to mean, std, band_std (0-1 scale)."""
+    """pyramid.json. `sides` has level 1 first; `statistics` maps "1" ... "K" to mean, std, band_std (0-1 scale).
+
+    `data_digest` tells data sets apart: it is made of the photographs' digests and splits, in order.
+    """
 
     kind: PyramidKind
     sides: tuple[int, ...]
@@ -55,16 +58,13 @@ def write_pyramid(
         raise ConfigError(f"params.yaml: `pyramid.coarsest`: {error}") from None
     codes = np.array([SPLITS.index(split) for split in splits], dtype=np.uint8)
     with atomic_folder(folder) as temporary:
-        statistics = precompute(images, codes == 0, sides, config.kind, temporary, cache)
+        statistics, digest = precompute(images, codes == 0, sides, config.kind, temporary, cache)
         np.save(temporary / "splits.npy", codes)
-        digest = hashlib.sha256(codes.tobytes())
-        for _, part in in_parts(images):
-            digest.update(part.data)
         stored = StoredPyramid(
             config.kind,
             tuple(sides),
             statistics,
-            digest.hexdigest(),
+            hashlib.sha256(codes.tobytes() + bytes.fromhex(digest)).hexdigest(),
             {name: int((codes == i).sum()) for i, name in enumerate(SPLITS)},
         )
         write_json(temporary / "pyramid.json", vars(stored))
