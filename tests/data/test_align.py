@@ -83,6 +83,26 @@ def test_adding_photographs_moves_nothing_old(faces: dict[str, bytes], pack: Pac
     assert after[f"a/{person}/again.png"].reason == "duplicate"
 
 
+def test_rows_keep_their_images_when_duplicates_are_taken_out(
+    faces: dict[str, bytes], pack: Pack, tmp_path: Path
+) -> None:
+    names = list(faces)[:8]
+    odd = ('a, "b"', "c,d", 'e"f', "g", "h,", '"', "i", "j,k")
+    photographs = {f"{who}/1.jpg": faces[name] for who, name in zip(odd, names, strict=True)}
+    photographs |= {f"{who}/2.jpg": faces[name] for who, name in list(zip(odd, names, strict=True))[::2]}
+    raw = pack(dict(sorted(photographs.items())))
+    assert look_and_align(raw, tmp_path) == {"accepted": 8, "duplicate": 4}
+    rows = list(read_manifest(tmp_path / "aligned" / "manifest.csv"))
+    images = np.load(tmp_path / "aligned" / "images.npy")
+    assert [row.name for row in rows] == sorted(photographs)
+    assert len(images) == 8
+    for row in rows:
+        if row.status == "accepted":
+            assert hashlib.sha256(images[row.row].tobytes()).hexdigest() == row.aligned_sha256
+            assert row.group == row.identity == row.name.split("/")[0]
+            assert bool(row.near) == (row.name.split("/")[0] in odd[::2])
+
+
 def test_adding_photographs_of_unknown_people_moves_nothing_old(
     faces: dict[str, bytes], pack: Pack, tmp_path: Path
 ) -> None:

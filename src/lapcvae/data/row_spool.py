@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
-from lapcvae.data.manifest import Row, values_of
+from lapcvae.data.manifest import Row, line_of, values_of
 
 
 class RowSpool:
-    """An unnamed file of manifest rows as lines, each with whether it still stands; a context manager.
-
-    No text in a row has a line break in it: names are escaped where photographs come in (`names.printable`).
-    """
+    """An unnamed file of manifest rows as lines, each with whether it still stands; a context manager."""
 
     def __init__(self) -> None:
         self._stream = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115 - see __exit__
-        self._rows = csv.writer(self._stream, lineterminator="\n")
         self._stand = bytearray()
 
     def __enter__(self) -> RowSpool:
@@ -31,7 +26,7 @@ class RowSpool:
 
     def append(self, rows: Iterable[Row], stand: Iterable[bool]) -> None:
         """Put some rows at the end."""
-        self._rows.writerows(map(values_of, rows))
+        self._stream.writelines(line_of(values_of(row)) for row in rows)
         self._stand.extend(stand)
 
     def read(self) -> Iterator[tuple[str, bool]]:
