@@ -34,7 +34,7 @@ _TURNS = {
 }
 # Of what libjpeg complains about, what whole files are known for; all else is damage that shows.
 _BORNE = ("extraneous bytes before marker", "unknown jfif revision", "unknown adobe color", "bad icc marker")
-_BASELINE_TO_PROGRESSIVE = (0xC0, 0xC1, 0xC2)  # markers of frames
+_FRAMES = (0xC0, 0xC1, 0xC2)  # markers: baseline, extended, progressive
 # Segments before the frame that a plain JPEG may have: tables, comments, what programs leave but for EXIF, XMP, Adobe.
 _SKIPPED = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xFE, 0xE0, *range(0xE2, 0xEE), 0xEF})
 _MAX_SCANS = 100  # of a progressive JPEG; honest ones have about ten, and each is a pass over the whole image
@@ -131,7 +131,7 @@ def _plain_jpeg(data: bytes) -> tuple[int, int] | None:
     place = 2
     while place + 10 < len(data) and data[place] == 0xFF:
         marker = data[place + 1]
-        if marker in _BASELINE_TO_PROGRESSIVE:
+        if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", data, place + 5)
             return (width, height) if data[place + 4] == 8 and data[place + 9] == 3 and width and height else None
         if marker not in _SKIPPED:
