@@ -186,7 +186,7 @@ def detect_speed(count: int, folder: Path) -> dict[str, Any]:
     work = packed(folder, count)
     decoding, detector = load(DecodeConfig, "decode"), load(DetectorConfig, "detector")
     images = [decode(data, decoding) for _, data in some(work, _LOOKED_AT)]
-    return compared(lambda i: detect(images[i], detector), len(images), count, lambda: anew(work, "landmarks"), 1)
+    return compared(lambda i: detect(images[i], detector), len(images), count, lambda: anew(work, "landmarks"), 3)
 
 
 def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
