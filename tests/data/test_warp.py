@@ -103,6 +103,18 @@ def test_a_large_photograph_is_decoded_at_a_reduced_size_and_gives_the_same_face
     assert np.abs(small - warp(decode(large, DECODING), matrix, 64)).mean() < 1
 
 
+@pytest.mark.parametrize("scale", [0.8, 1.3, 2.0, 3.1])
+def test_a_face_is_what_many_samples_a_pixel_give(faces: dict[str, bytes], scale: float) -> None:
+    for data in list(faces.values())[:5]:
+        image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((round(250 * scale),) * 2))
+        matrix = turned(8, 1.1 / scale, (-40, -30))
+        fine = cv2.warpAffine(image, to_crop(matrix, 64 * 8), (512, 512), flags=cv2.INTER_LINEAR)
+        many = fine.reshape(64, 8, 64, 8, 3).astype(float).mean((1, 3))
+        inside = border_share(matrix[None], np.array([image.shape[1::-1]]), 64)[0] == 0
+        assert inside
+        assert np.abs(warp(image, matrix, 64) - many).mean() < 1
+
+
 @pytest.mark.parametrize("reduction", [1, 3, 5, 7])
 @pytest.mark.parametrize("size", [16, 64, 100, 128, 333])
 def test_reductions_by_odd_numbers_average_as_opencv_averages_areas(reduction: int, size: int) -> None:

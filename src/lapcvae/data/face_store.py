@@ -44,7 +44,7 @@ class FaceStore:
             "CREATE TABLE IF NOT EXISTS faces (key BLOB PRIMARY KEY, place INTEGER, made BLOB) WITHOUT ROWID",
         )
         try:
-            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT)
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             self._db.close()
             raise StorageError(f"{self._path}: cannot be opened ({error.strerror}); remove it") from None
