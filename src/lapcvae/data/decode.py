@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,13 +75,19 @@ def decode(data: bytes, config: DecodeConfig) -> np.ndarray:
     if plain:  # most photographs; opening them with Pillow takes as long as decoding them
         _check_size(*plain, config)
         _check_scans(data)
-        return _blaming(_jpeg, data)
+        with suppress(Exception):  # of a damaged one Pillow says better what is wrong
+            return _jpeg(data)
     with _quiet():
         image = _open(data)
         _check_size(*image.size, config)
         if image.format in ("JPEG", "MPO"):
             _check_scans(data)
-        return _blaming(lambda data: _turned(_pixels(data, image), _orientation(image)), data)
+        try:
+            return _turned(_pixels(data, image), _orientation(image))
+        except Unreadable:
+            raise
+        except Exception as error:  # a decoder may fail in any way on a damaged file: that is the file's fault
+            raise Unreadable(_blame(error)) from None
 
 
 def decode_again(data: bytes, config: DecodeConfig, most: float) -> tuple[np.ndarray, int]:
@@ -202,16 +208,6 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in _TURNS:
         pixels = np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
     return np.ascontiguousarray(pixels)
-
-
-def _blaming(decoder: Callable[[bytes], np.ndarray], data: bytes) -> np.ndarray:
-    """What `decoder` makes of `data`; it may fail in any way on a damaged file, and that is the file's fault."""
-    try:
-        return decoder(data)
-    except Unreadable:
-        raise
-    except Exception as error:
-        raise Unreadable(_blame(error)) from None
 
 
 def _blame(error: Exception) -> str:
