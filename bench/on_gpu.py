@@ -1,6 +1,6 @@
 """What only a GPU can tell of the loop, part by part; models are trained there by `bench.side_by_side --composed`.
 
-    python -m bench.on_gpu --out FOLDER --only rates speed profile resume
+    python -m bench.on_gpu --out FOLDER --only rates speed profile resume graph
     python -m bench.on_gpu --out FOLDER --only published --data FOLDER --params FILE
     python -m bench.on_gpu --smoke --out /tmp/out                       on a processor, seconds, to see that it runs
 
@@ -8,6 +8,7 @@ rates: images a second of the networks of the LFW profiles with `compile` off, o
 speed: images a second of level 1 by batch, with and without the compiler, with data resident and streamed, beside the
 bare step. profile: where the device's time goes, and how far it is from its limits. resume: how far a run that was
 stopped and went on ends from one that was not, beside two runs that were not, and whether an update waits for the GPU.
+graph: what the loop would gain if all of an update were one graph (`bench.one_graph`).
 published: the seconds of the whole published experiment, 4 M images a level, by the pipeline's own stages: FILE is
 settings/published/paper.yaml as `bench.pack` leaves it, --data a folder with `pyramid` in it.
 
@@ -18,6 +19,7 @@ after every line, so a call that runs out of time leaves what it had.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import statistics
 import tempfile
@@ -30,8 +32,9 @@ import torch
 from bench.gpu_resume import resume
 from bench.limits import Limits, against_limits, where_time_goes
 from bench.loop_overhead import bare, bare_step
+from bench.one_graph import whole_update_rate
 from bench.results import keep, table
-from bench.trainables import baseline_of, images_per_second, level_of, noise_images, pyramid_of
+from bench.trainables import PLAIN, baseline_of, images_per_second, level_of, noise_images, pyramid_of
 from bench.trained import OURS, train
 from lapcvae.config import read_params
 from lapcvae.evaluation.trained import level_folders, training_cost
@@ -138,6 +141,26 @@ def profile(args: argparse.Namespace, device: torch.device, top: Path) -> None:
         ], args.out)  # fmt: skip
 
 
+def graph(args: argparse.Namespace, device: torch.device, top: Path) -> None:
+    """The loop beside one graph an update, for the peers' plain VAE and for level 1."""
+    stored, rows = pyramid_of(noise_images(args.count, 64), top / "pyramid")
+    gpu, out = device.type == "cuda", list[list[object]]()
+    for name, settings in (("plain VAE", PLAIN), ("modern, level 1", MODERN)):
+        for batch in args.batches:
+            k = 0 if settings is PLAIN else 1
+            made = functools.partial(_network, stored, top / "pyramid", k, device, {**settings, **args.small})
+            steps = TrainingSettings(updates=args.steps, batch=batch, log_interval=max(1, args.steps // 3))
+            loop = images_per_second(made(), rows, steps, device)
+            out.append([name, batch, "loop", loop, 1.0, "", "", ""])
+            for whole in (False, True)[: 1 + gpu]:
+                rate, means = whole_update_rate(made(), rows["train"], batch, args.steps, device, whole)
+                out.append([name, batch, "one graph" if whole else "no graph", rate, rate / loop, *means])
+                keep("on-gpu-graph", [table(
+                    ["network", "batch", "update", "images/s", "of the loop", "rate nats", "distortion nats", "norm"],
+                    out,
+                )], args.out)  # fmt: skip
+
+
 def published(args: argparse.Namespace, device: torch.device, top: Path) -> None:
     """The published experiment: three levels one after another, 4 M images each, in the preset `paper`."""
     params, start = read_params(args.params), time.perf_counter()
@@ -181,7 +204,7 @@ def main() -> None:
         args.small, args.batch, args.batches, args.steps, args.count = {"width": 8, "blocks": 1}, 8, [8], 3, 64
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
-    parts = {"rates": rates, "speed": speed, "profile": profile, "resume": resume, "published": published}
+    parts = {part.__name__: part for part in (rates, speed, profile, resume, graph, published)}
     for name in args.only:
         with tempfile.TemporaryDirectory() as top:
             parts[name](args, device, Path(top))
