@@ -126,7 +126,7 @@ def retrain_without_space() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    with pytest.raises(PipelineError, match=r"align: error: .* could not be written"):
+    with pytest.raises(PipelineError, match=r"align: error: .* could not be kept"):
         retrain("no space", limited)
 
 
