@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lapcvae.data.decode import DecodeConfig, Unreadable, decode, decode_again
+from lapcvae.data.decode import DecodeConfig, Unreadable, _jpeg, decode, decode_again
 from lapcvae.data.reasons import REASONS
 from tests.data import made
 
@@ -78,14 +78,18 @@ def test_a_plain_photograph_is_what_pillow_makes_of_it(faces: dict[str, bytes]) 
         assert np.array_equal(decode(data, CONFIG), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-def test_a_size_that_only_looks_like_one_hides_no_bomb(face: bytes) -> None:
-    # A marker without a length, then what would be skipped as its segment: a small frame, before the true large one.
+def test_a_size_that_only_looks_like_one_hides_no_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A marker that has no length, then a comment. Who takes the next bytes for a length, and skips so many, goes on
+    # within the comment, where a small frame stands; a decoder would skip the comment and find the large one.
+    begun: list[int] = []
+    monkeypatch.setattr("lapcvae.data.decode._jpeg", lambda data: begun.append(len(data)) or _jpeg(data))
     large = made.encode(Image.new("RGB", (9000, 9000)), "JPEG")
     frame = b"\xff\xc0\x00\x11\x08\x00\x40\x00\x40\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00"
     for marker in (b"\xff\xd0", b"\xff\x01"):
-        hidden = large[:2] + marker + b"\x00\x04" + b"\xff\xfe" + (len(frame) + 2).to_bytes(2, "big") + frame
+        hidden = marker + b"\x00\x06" + b"\xff\xfe" + (len(frame) + 2).to_bytes(2, "big") + frame
         with pytest.raises(Unreadable):
-            decode(hidden + large[2:], CONFIG)
+            decode(large[:2] + hidden + large[2:], CONFIG)
+    assert not begun
 
 
 def test_no_bytes_are_refused() -> None:

@@ -80,6 +80,14 @@ def test_a_damaged_face_is_not_known(tmp_path: Path) -> None:
         assert store.find([key(seed) for seed in range(10)]).keys() == {key(s) for s in (0, 1, 2, 4, 5, 6, 7, 8)}
 
 
+def test_a_file_that_is_cut_while_it_is_read_is_told(tmp_path: Path) -> None:
+    with FaceStore(tmp_path / "x", SIZE) as store, ImagesWriter(tmp_path / "images.npy", SIZE) as images:
+        keep(store, 1, 2)
+        Path(store.file.path).write_bytes(face(1) + face(2)[:-1])
+        with pytest.raises(StorageError, match="was cut while it was read"):
+            store.copy([0, 1], images)
+
+
 def test_a_disk_that_refuses_is_told() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")

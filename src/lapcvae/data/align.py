@@ -133,13 +133,12 @@ def align(
             return _Batch(keyed, known, missing, places, workers.run(work, placed, _CHUNK, _crashed))
 
         def finish(batch: _Batch) -> None:
-            faces = batch.known
             coming = zip(batch.missing, batch.places, batch.coming, strict=True)
             fresh = [(key, place, made) for key, place, made in coming if made]
             if file is None:
                 fresh = [(key, place, _put(kept.file, place, made)) for key, place, made in fresh]
             kept.keep(fresh)
-            faces |= {key: (made, place) for key, place, made in fresh}
+            faces = batch.known | {key: (made, place) for key, place, made in fresh}
             likeness.add([row for row, key in batch.rows if key])
             good: list[int] = []
             for row, key in batch.rows:

@@ -15,8 +15,6 @@ from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any, Literal
 
-import cv2
-
 from lapcvae.data.ahead import AheadExecutor, Item, Lost, Result, each, failed
 from lapcvae.data.dask_executor import DaskExecutor
 from lapcvae.errors import ConfigError
@@ -153,6 +151,8 @@ def _alone(function: Callable[[Any], Any]) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
+    import cv2  # not above: it would be imported before `head_start` can have others import it
+
     cv2.setNumThreads(1)  # a process a core does better than threads inside each
     _keep_memory()
     _end_with_parent()

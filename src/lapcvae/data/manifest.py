@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lapcvae.errors import DataError
+from lapcvae.errors import DataError, StorageError
 
 
 @dataclass(slots=True)
@@ -53,6 +53,7 @@ COLUMNS = tuple(f.name for f in fields(Row))
 values_of = attrgetter(*COLUMNS)  # a row's values, in the order of the columns
 TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
 _ROW = COLUMNS.index("row")
+_PART_BYTES = 1 << 20  # of images copied at a time
 _NUMBERS = [(place, kind) for place, kind in enumerate(TYPES.values()) if kind is not str]
 
 
@@ -134,9 +135,6 @@ def _moved(fields: list[str], by: int) -> list[str]:
     return fields
 
 
-_PART_BYTES = 1 << 20  # of images copied at a time
-
-
 class ImagesWriter:
     """Writes a .npy file of uint8 (N, size, size, 3) whose N is known only at the end; a context manager."""
 
@@ -144,7 +142,7 @@ class ImagesWriter:
     _FLUSH_BYTES = 64 << 20
 
     def __init__(self, path: Path, size: int) -> None:
-        self._stream = path.open("w+b", buffering=_PART_BYTES // 4)
+        self._stream = path.open("w+b", buffering=_PART_BYTES)
         self._size = size
         # The disk works beside the rest, so that flushing the whole file at the end is not waited for.
         self._disk = ThreadPoolExecutor(1)
@@ -169,10 +167,14 @@ class ImagesWriter:
             self._stream.close()
 
     def take(self, file: int, start: int, count: int) -> None:
-        """Append the `count` images that stand in an open file from byte `start` on."""
+        """Append the `count` images that stand in an open file from byte `start` on. Raises `StorageError`."""
         length = count * self._size * self._size * 3
         for done in range(0, length, _PART_BYTES):
-            self._stream.write(os.pread(file, min(_PART_BYTES, length - done), start + done))
+            wanted = min(_PART_BYTES, length - done)
+            part = os.pread(file, wanted, start + done)
+            if len(part) != wanted:
+                raise StorageError("a file of faces was cut while it was read; remove .cache and run the command again")
+            self._stream.write(part)
         self._waiting_bytes += length
         self.count += count
         if self._waiting_bytes >= self._FLUSH_BYTES and self._flushed.done():

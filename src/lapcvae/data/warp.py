@@ -60,8 +60,8 @@ def _sampled(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
 def averaged(image: np.ndarray, width: float) -> np.ndarray:
     """Every pixel's mean with those around it, uint8 (H, W, C), `width` (at least 1) of them each way.
 
-    For a `width` that is no odd number, two means over squares of odd sides are mixed, so that the variance of the
-    weights each way is that of any odd number n, (n^2 - 1) / 12.
+    Weights of a mean over an odd number of pixels have the variance (width^2 - 1) / 12 each way. For any other `width`
+    the means over the odd numbers below and above it are mixed so that it is the same.
     """
     larger = 2 * math.ceil((width - 1) / 2) + 1
     smaller = max(1, larger - 2)
