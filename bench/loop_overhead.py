@@ -23,7 +23,7 @@ from bench.limits import Limits, against_limits, wait, where_time_goes
 from bench.results import keep, table
 from bench.trainables import images_per_second, level_of, noise_images, pyramid_of
 from lapcvae.training.memory import held_memory
-from lapcvae.training.precision import compiler_mode
+from lapcvae.training.replayed import Moment, Replayed
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining
 
@@ -31,10 +31,11 @@ from lapcvae.training.trainable import LevelTraining
 def bare_step(
     trainable: LevelTraining, batch: int, device: torch.device, bf16: bool, compiled: bool = True
 ) -> Callable[[], None]:
-    """A step that does the least that training can do; compiled where `compile: auto` would."""
+    """A step that does the least that training can do; on a GPU compiled and replayed, as `compile: full` would."""
     trainable.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compiled and (mode := compiler_mode("auto", device, whole=True)):
-        trainable.compile(mode=mode)
+    replayed = compiled and device.type == "cuda"
+    if replayed:
+        trainable.compile()
     trainable.train()
     side = trainable.level.side
     image = torch.rand(batch, side, side, 3, device=device)
@@ -43,10 +44,10 @@ def bare_step(
     packed = (image, flips) if trainable.level.coarsest else (image, flips, half, flips, half, flips)
     noise = tuple(torch.randn(batch, *shape, device=device) for shape in trainable.noise_shapes())
     parameters = [p for p in trainable.parameters() if p.requires_grad]
-    adam = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+    adam = torch.optim.AdamW(parameters, lr=1e-3, fused=True, capturable=replayed)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
-    def step() -> None:
+    def step(*_: object) -> None:
         with autocast:
             terms = trainable(packed, noise)
         trainable.losses(terms, 0)["model"].backward()
@@ -54,7 +55,10 @@ def bare_step(
         adam.step()
         adam.zero_grad(set_to_none=True)
 
-    return step
+    if not replayed:
+        return step
+    graph, at = Replayed(step, device, required=True), Moment(0, 0.0, 0.0)
+    return lambda: graph([], at)
 
 
 def bare(trainable: LevelTraining, batch: int, updates: int, device: torch.device, bf16: bool) -> float:
@@ -87,6 +91,7 @@ def main() -> None:
         log_interval=max(1, count // 3),
         checkpoint_interval=count,
         precision="bf16" if gpu else "fp32",
+        compile="full" if gpu else "off",
     )
     limits = Limits.measured(device)
     out: list[list[object]] = []

@@ -1,16 +1,15 @@
 """What only a GPU can tell of the loop, part by part; models are trained there by `bench.side_by_side --composed`.
 
-    python -m bench.on_gpu --out FOLDER --only rates speed profile resume graph
+    python -m bench.on_gpu --out FOLDER --only rates speed profile resume
     python -m bench.on_gpu --out FOLDER --only published --data FOLDER --params FILE
     python -m bench.on_gpu --smoke --out /tmp/out                       on a processor, seconds, to see that it runs
 
-rates: images a second of the networks of the LFW profiles with `compile` off, on, and into CUDA graphs.
+rates: images a second of the networks of the LFW profiles by `compile`.
 speed: images a second of level 1 by batch, with and without the compiler, with data resident and streamed, beside the
 bare step. profile: where the device's time goes, and how far it is from its limits. resume: how far a run that was
 stopped and went on ends from one that was not, beside two runs that were not, and whether an update waits for the GPU.
-graph: what the loop would gain if all of an update were one graph (`bench.one_graph`).
 published: the seconds of the whole published experiment, 4 M images a level, by the pipeline's own stages: FILE is
-settings/published/paper.yaml as `bench.pack` leaves it, --data a folder with `pyramid` in it.
+settings/published/paper.yaml as `bench.pack` leaves it, --data a folder with `pyramid` in it. The models stay in OUT.
 
 But for the last, images are smooth noise: what is in them does not change the speed. Results lie in OUT, written anew
 after every line, so a call that runs out of time leaves what it had.
@@ -19,7 +18,6 @@ after every line, so a call that runs out of time leaves what it had.
 from __future__ import annotations
 
 import argparse
-import functools
 import gc
 import statistics
 import tempfile
@@ -32,7 +30,6 @@ import torch
 from bench.gpu_resume import resume
 from bench.limits import Limits, against_limits, where_time_goes
 from bench.loop_overhead import bare, bare_step
-from bench.one_graph import whole_update_rate
 from bench.results import keep, table
 from bench.trainables import PLAIN, baseline_of, images_per_second, level_of, noise_images, pyramid_of
 from bench.trained import OURS, train
@@ -47,6 +44,7 @@ PAPER = {"network": "plain", "width": 32, "latent": "vector", "latent_size": 64,
 VAE = {"network": "published", "latent": "vector", "latent_size": 128, "draw": "prior"}
 # name, side, level (0: a plain VAE of the image), settings, batch
 NETWORKS: list[tuple[str, int, int, dict[str, Any], int]] = [
+    ("plain VAE", 64, 0, PLAIN, 64),
     ("modern, level 1", 64, 1, MODERN, 128),
     ("vae_matched", 64, 0, {**MODERN, "latent_size": 12, "width": 176}, 128),
     ("paper, level 1", 64, 1, PAPER, 256),
@@ -67,7 +65,7 @@ def rates(args: argparse.Namespace, device: torch.device, top: Path) -> None:
             if wanted != side:
                 continue
             plain = 0.0
-            ways: tuple[Compile, ...] = ("off", "on", "graphs") if device.type == "cuda" else ("off",)
+            ways: tuple[Compile, ...] = ("off", "graphs", "full") if device.type == "cuda" else ("off",)
             for way in ways:
                 if time.perf_counter() - began > args.seconds:
                     return
@@ -106,7 +104,7 @@ def speed(args: argparse.Namespace, device: torch.device, top: Path) -> None:
     for batch in args.batches:
         base = bare(level_of(stored, top / "pyramid", 1, device, **args.small), batch, args.steps, device, gpu)
         out.append([batch, "bare step" + ", compiled" * gpu, base, 1.0])
-        for compiler in ("auto", "off") if gpu else ("off",):
+        for compiler in ("full", "off") if gpu else ("off",):
             for resident in (True, False):
                 settings = TrainingSettings(
                     updates=args.steps,
@@ -141,34 +139,14 @@ def profile(args: argparse.Namespace, device: torch.device, top: Path) -> None:
         ], args.out)  # fmt: skip
 
 
-def graph(args: argparse.Namespace, device: torch.device, top: Path) -> None:
-    """The loop beside one graph an update, for the peers' plain VAE and for level 1."""
-    stored, rows = pyramid_of(noise_images(args.count, 64), top / "pyramid")
-    gpu, out = device.type == "cuda", list[list[object]]()
-    for name, settings in (("plain VAE", PLAIN), ("modern, level 1", MODERN)):
-        for batch in args.batches:
-            k = 0 if settings is PLAIN else 1
-            made = functools.partial(_network, stored, top / "pyramid", k, device, {**settings, **args.small})
-            steps = TrainingSettings(updates=args.steps, batch=batch, log_interval=max(1, args.steps // 3))
-            loop = images_per_second(made(), rows, steps, device)
-            out.append([name, batch, "loop", loop, 1.0, "", "", ""])
-            for whole in (False, True)[: 1 + gpu]:
-                rate, means = whole_update_rate(made(), rows["train"], batch, args.steps, device, whole)
-                out.append([name, batch, "one graph" if whole else "no graph", rate, rate / loop, *means])
-                keep("on-gpu-graph", [table(
-                    ["network", "batch", "update", "images/s", "of the loop", "rate nats", "distortion nats", "norm"],
-                    out,
-                )], args.out)  # fmt: skip
-
-
-def published(args: argparse.Namespace, device: torch.device, top: Path) -> None:
+def published(args: argparse.Namespace, device: torch.device, _: Path) -> None:
     """The published experiment: three levels one after another, 4 M images each, in the preset `paper`."""
     params, start = read_params(args.params), time.perf_counter()
     for level in params["levels"].values():
         level["updates"] = args.images // params["training"]["batch"]
-    train(top / "published", OURS, params, args.data)
+    train(args.out / "published", OURS, params, args.data)
     whole = time.perf_counter() - start
-    folders = level_folders(top / "published" / "models")
+    folders = level_folders(args.out / "published" / "models")
     costs = [training_cost([folder]) for folder in reversed(folders)]
     lines: list[list[object]] = [
         [folder.name, cost["images_seen"], cost["seconds"], cost["images_seen"] / cost["seconds"]]
@@ -194,7 +172,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0, help="after which `rates` begins nothing new")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto", help="for `resume`")
+    parser.add_argument("--compile", choices=["off", "graphs", "full"], default="graphs", help="for `resume`")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--count", type=int, default=4096, help="images of noise")
     parser.add_argument("--smoke", action="store_true", help="tiny networks and few steps, on a processor")
@@ -204,7 +182,7 @@ def main() -> None:
         args.small, args.batch, args.batches, args.steps, args.count = {"width": 8, "blocks": 1}, 8, [8], 3, 64
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
-    parts = {part.__name__: part for part in (rates, speed, profile, resume, graph, published)}
+    parts = {part.__name__: part for part in (rates, speed, profile, resume, published)}
     for name in args.only:
         with tempfile.TemporaryDirectory() as top:
             parts[name](args, device, Path(top))

@@ -38,6 +38,7 @@ class Small:
     stored: StoredPyramid
     rows: dict[str, np.ndarray]
     training: TrainingSettings
+    device: torch.device = CPU
 
     @property
     def kind(self) -> PyramidKind:
@@ -49,7 +50,7 @@ class Small:
         torch.manual_seed(k)
         chosen = ModelSettings(**{"width": 16, "latent_size": 2, "latent_grid": 4, **settings})  # type: ignore[arg-type]
         scale = scale_of(self.stored.statistics, k, 2, self.kind)
-        return LevelCVAE(chosen, 32 // k, k == 2, scale, self.kind, () if k == 2 else (2, 4, 4))
+        return LevelCVAE(chosen, 32 // k, k == 2, scale, self.kind, () if k == 2 else (2, 4, 4)).to(self.device)
 
     def trainable(self, k: int, **settings: object) -> LevelTraining:
         """An untrained level on its arrays; level 1 on those of an untrained level 2."""
@@ -62,7 +63,7 @@ class Small:
             after = self.folder / "rebuilt"
             after.mkdir(exist_ok=True)
             write_rebuilt(coarser.eval(), self.arrays(2), self.kind, after)
-        return open_arrays(k, 2, settings, self.folder, after, CPU)
+        return open_arrays(k, 2, settings, self.folder, after, self.device)
 
     def arrays(self, k: int, coarser: LevelCVAE | None = None) -> LevelArrays:
         """The arrays of a level whose `condition` is `rebuilt`."""

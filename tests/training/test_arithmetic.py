@@ -18,7 +18,7 @@ from lapcvae.training import loop
 from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.loop import train
 from lapcvae.training.objective import batch_log_sigma, terms
-from lapcvae.training.precision import compiler_mode
+from lapcvae.training.precision import compiled_and_replayed
 from lapcvae.training.processes import Processes
 from lapcvae.training.settings import Compile
 from lapcvae.training.trainable import LevelTraining, Terms
@@ -88,51 +88,47 @@ def test_nothing_in_an_update_waits_for_the_device(
 
 def test_a_compiled_level_trains_as_one_that_is_not(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captured and differentiated ahead by PyTorch's compiler, without its C++ back end, which needs another one."""
-    modes = []
+    compiled = []
 
-    def compile_(self: nn.Module, mode: str) -> None:
-        modes.append(mode)
+    def compile_(self: nn.Module) -> None:
+        compiled.append(choice)
         nn.Module.compile(self, backend="aot_eager")
 
     monkeypatch.setattr(LevelTraining, "compile", compile_)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     curves, names = [], []
-    for choice in ("off", "on", "graphs"):
+    for choice in ("off", "on", "full"):
         trainable = small.trainable(1)
         settings = dataclasses.replace(small.training, compile=choice, updates=10, log_interval=5)
         curves.append(train(trainable, small.rows, settings, 0, Processes(CPU), "test").curve)
         names.append(list(trainable.state_dict()))
-    assert modes == ["default", "reduce-overhead"]
+    assert compiled == ["on", "full"]
     assert names[0] == names[1] == names[2]
-    for plain, *compiled in zip(*curves, strict=True):
-        assert all(ahead == pytest.approx(plain, rel=1e-4) for ahead in compiled)
-
-
-def test_graphs_are_replayed_where_an_update_is_one_pass(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What several passes add up would lie where the next replay writes."""
-    modes = []
-    monkeypatch.setattr(LevelTraining, "compile", lambda self, mode: modes.append(mode))
-    for accumulate in (1, 2):
-        settings = dataclasses.replace(small.training, compile="graphs", accumulate=accumulate, updates=2)
-        train(small.trainable(1), small.rows, settings, 0, Processes(CPU), "test")
-    assert modes == ["reduce-overhead", "default"]
+    for plain, *others in zip(*curves, strict=True):
+        assert all(ahead == pytest.approx(plain, rel=1e-4) for ahead in others)
 
 
 @pytest.mark.parametrize(
-    ("choice", "device", "mode"),
+    ("choice", "device", "processes", "updates", "done"),
     [
-        ("off", "cuda", None),
-        ("on", "cuda", "default"),
-        ("graphs", "cuda", "reduce-overhead"),
-        ("auto", "cuda", "reduce-overhead"),
-        ("auto", "cpu", None),
-        ("on", "cpu", "default"),
+        ("off", "cuda", 1, 10**6, (False, False)),
+        ("on", "cuda", 1, 10, (True, False)),
+        ("graphs", "cuda", 1, 10**6, (False, True)),
+        ("full", "cuda", 1, 10, (True, True)),
+        ("full", "cuda", 2, 10, (True, False)),
+        ("auto", "cuda", 1, 9_999, (False, True)),
+        ("auto", "cuda", 1, 10_000, (True, True)),
+        ("auto", "cpu", 1, 10**6, (False, False)),
+        ("on", "cpu", 1, 10, (True, False)),
     ],
 )
-def test_what_is_compiled_where(choice: Compile, device: str, mode: str | None) -> None:
+def test_what_is_compiled_and_replayed_where(
+    choice: Compile, device: str, processes: int, updates: int, done: tuple[bool, bool]
+) -> None:
     """`auto` is for GPUs, and goes on where the compiler fails."""
     with torch._dynamo.config.patch(suppress_errors=False):
-        assert compiler_mode(choice, torch.device(device), whole=True) == mode
-        assert torch._dynamo.config.suppress_errors == (choice == "auto" and mode is not None)
+        assert compiled_and_replayed(choice, torch.device(device), processes, updates) == done
+        assert torch._dynamo.config.suppress_errors == (choice == "auto" and done[0])
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_the_average_has_its_half_life_in_images() -> None:
         average = WeightAverage(model, half_life_images=100)
         nn.init.ones_(model.weight)
         for seen in range(batch, 101, batch):
-            average.update(10**6 + seen, batch)
+            average.update(average.share(10**6 + seen, batch))
         assert float(average.state["weight"]) == pytest.approx(0.5)
 
 
@@ -131,7 +131,7 @@ def test_no_average_keeps_the_last_weights(small: Small) -> None:
     with torch.no_grad():
         for parameter in level.parameters():
             parameter.add_(1)
-    kept.update(8, 8)
+    kept.update(kept.share(8, 8))
     assert all(torch.equal(value, kept.state[name]) for name, value in level.state_dict().items())
     assert run(small, level, small.arrays(2), settings).curve[-1]["update"] == 3
 

@@ -74,16 +74,24 @@ class PackedImages:
         whole = np.array(array) if resident else array
         self._array = torch.from_numpy(whole).to(device) if self.resident else whole
 
-    def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Tensor]:
-        """(pixels as stored, flips) of these rows and orientations: on the device, or to be copied there."""
+    def index(self, rows: np.ndarray, flips: np.ndarray) -> Tensor | None:
+        """Both on the device, 2 B int64, for `pick`; None where the array does not lie there."""
+        return None if isinstance(self._array, np.ndarray) else self._index(rows, flips)
+
+    def pick(self, rows: np.ndarray, flips: np.ndarray, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(pixels as stored, flips) of these rows and orientations: on the device, or to be copied there.
+
+        index: what `index` gave for them, of this array or of another one that lies on the device.
+        """
         if isinstance(self._array, np.ndarray):
             picked = self._array[rows, flips] if self._oriented else self._array[rows]
             pixels, mirrored = torch.from_numpy(picked), torch.from_numpy(flips)
             return (pixels, mirrored) if self.device.type == "cpu" else (pixels.pin_memory(), mirrored.pin_memory())
-        at, mirrored = (
-            torch.from_numpy(index).pin_memory().to(self.device, non_blocking=True) for index in (rows, flips)
-        )
+        at, mirrored = self._index(rows, flips) if index is None else index
         return (self._array[at, mirrored] if self._oriented else self._array[at]), mirrored
+
+    def _index(self, rows: np.ndarray, flips: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.stack([rows, flips])).pin_memory().to(self.device, non_blocking=True)
 
     def unpack(self, packed: tuple[Tensor, ...]) -> Tensor:
         """B 3 S S fp32, stored channels last, of what `pick` returned, once it is on the device."""

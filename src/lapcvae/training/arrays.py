@@ -38,7 +38,8 @@ class LevelArrays:
     def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, ...]:
         """Tensors of these rows and orientations as they are stored, for `unpack`."""
         arrays = [a for a in (self.images, self.coarse_image, self.coarse_mean) if a is not None]
-        packed = tuple(tensor for array in arrays for tensor in array.pick(rows, flips))
+        index = self.images.index(rows, flips)
+        packed = tuple(tensor for array in arrays for tensor in array.pick(rows, flips, index))
         if self.posterior is None:
             return packed
         posterior = torch.from_numpy(self.posterior[rows, flips])

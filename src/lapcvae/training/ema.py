@@ -18,11 +18,32 @@ class WeightAverage:
         self._pairs = [self.state[name] for name in floats], [live[name] for name in floats]
         self._integers = [(self.state[name], live[name]) for name in live if name not in set(floats)]
 
-    @torch.no_grad()
-    def update(self, images_seen: int, batch: int) -> None:
-        """Take in the weights after a step; early on the half-life is a tenth of the images seen (EDM's ramp-up)."""
+    def share(self, images_seen: int, batch: int) -> float:
+        """What share of the average a step's weights are; early on the half-life is a tenth of the images seen, that
+        step's included (EDM's ramp-up).
+        """
         half_life = min(self._half_life, 0.1 * images_seen)
-        decay = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
-        torch._foreach_lerp_(*self._pairs, 1 - decay)
+        return 1 - 0.5 ** (batch / half_life) if half_life > 0 else 1.0
+
+    @torch.no_grad()
+    def update(self, share: float | Tensor) -> None:
+        """Take in the weights after a step. share: in [0, 1]; a 0-d tensor where it is not to stand in a graph."""
+        averages, values = self._pairs
+        if isinstance(share, Tensor):
+            # The same, average - share (average - value), in one kernel: there is no `_foreach_lerp_` by a tensor.
+            torch._fused_sgd_(
+                averages,
+                values,
+                [],
+                weight_decay=1.0,
+                momentum=0.0,
+                lr=share,
+                dampening=0.0,
+                nesterov=False,
+                maximize=True,
+                is_first_step=False,
+            )
+        else:
+            torch._foreach_lerp_(averages, values, share)
         for average, value in self._integers:
             average.copy_(value)

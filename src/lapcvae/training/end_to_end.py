@@ -68,7 +68,7 @@ class EndToEnd(Trainable):
             "_levels_nats": sum(weighted[1:], weighted[0]),
         }
 
-    def losses(self, batch_terms: Terms, update: int) -> Mapping[str, Tensor]:
+    def losses(self, batch_terms: Terms, update: int | Tensor) -> Mapping[str, Tensor]:
         """The sum above, a dimension of the image."""
         image = batch_terms["rate_nats"] + batch_terms["distortion_nats"]
         return {"model": (batch_terms["_levels_nats"] + self.image_weight * image) / self.dimensions()}

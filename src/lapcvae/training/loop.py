@@ -24,14 +24,15 @@ from lapcvae.io.progress import progress
 from lapcvae.models.batch_norm import batch_norms
 from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.ema import WeightAverage
-from lapcvae.training.feed import Feed
+from lapcvae.training.feed import Batch, Feed
 from lapcvae.training.guards import UNUSED_NATS, all_finite, collapse, verdict
 from lapcvae.training.memory import held_memory
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
-from lapcvae.training.precision import Measured, compiler_mode, use_bf16
+from lapcvae.training.precision import Measured, compiled_and_replayed, use_bf16
 from lapcvae.training.processes import Processes
 from lapcvae.training.recovery import Recovery
+from lapcvae.training.replayed import Moment, Replayed
 from lapcvae.training.result import TrainingResult, peak_memory_bytes
 from lapcvae.training.schedule import learning_rate
 from lapcvae.training.settings import TrainingSettings
@@ -105,9 +106,13 @@ class _Loop:
         self.processes, self.label, self.on_log = processes, label, on_log
         device = processes.device
         trainable.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        whole = settings.accumulate == processes.count == len(trainable.parts()) == 1
-        if mode := compiler_mode(settings.compile, device, whole):
-            trainable.compile(mode=mode)
+        compiled, replayed = compiled_and_replayed(settings.compile, device, processes.count, settings.updates)
+        if compiled:
+            trainable.compile()
+        required = settings.compile != "auto"
+        self.compute = Replayed(self._compute, device, required) if replayed else self._compute
+        # Some fifty operations on single numbers, which for the compiler are one kernel or two.
+        self.account = torch.compile(self._account) if compiled and replayed else self._account
         self.called = processes.wrap(trainable)
         self.optimiser = Optimiser(trainable.parts(), settings, device)
         average = WeightAverage(trainable, settings.ema_half_life_images)
@@ -177,31 +182,46 @@ class _Loop:
 
     def _update(self) -> None:
         """One optimiser step; nothing here waits for the device."""
+        state, settings = self.state, self.settings
+        rate = learning_rate(settings, state.update) * state.rate_scale
+        share = state.average.share((state.update + 1) * settings.batch, settings.batch)
+        self.compute(self.feed.batches(state.update), Moment(state.update, rate, share))
+        state.update += 1
+        state.meter.updates += 1
+        self.bar.update(settings.batch)
+
+    def _compute(self, batches: list[Batch], moment: Moment) -> None:
+        """What of an update the device does: changes tensors in place, and nothing else."""
         state, accumulate = self.state, self.settings.accumulate
         sums: dict[str, Tensor] = {}
-        sound: Tensor | None = None
-        for part, (packed, noise) in enumerate(self.feed.batches(state.update)):
+        minimised: list[Tensor] = []
+        for part, (packed, noise) in enumerate(batches):
             last = part + 1 == accumulate
             with nullcontext() if last else self.processes.apart(self.called):
                 with self.autocast:
                     terms = self.called(packed, noise)
-                losses = self.trainable.losses(terms, state.update)
+                losses = self.trainable.losses(terms, moment.update)
                 self.optimiser.backward(losses, 1 / accumulate)
-            finite = torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
-            sound = finite if sound is None else sound & finite
+            minimised += [loss.detach() for loss in losses.values()]
             for name, value in terms.items():
                 share = value.detach() / accumulate if accumulate > 1 else value.detach()
                 sums[name] = sums[name] + share if part else share
-        norm, usual = self.optimiser.clip()
-        assert sound is not None
-        accepted = self.processes.any((~(sound & usual)).float()) == 0
-        rate = learning_rate(self.settings, state.update) * state.rate_scale
         # Before the step: a term may be a weight itself, such as a learned sigma.
-        state.meter.add({**sums, "gradient_norm": norm}, accepted)
-        self.optimiser.step(rate, norm, accepted)
-        state.update += 1
-        state.average.update(state.update * self.settings.batch, self.settings.batch)
-        self.bar.update(self.settings.batch)
+        refused = self.account(torch.stack(minimised), self.optimiser.clip(), sums)
+        self.optimiser.step(moment.learning_rate, refused)
+        state.average.update(moment.share)
+
+    @torch.no_grad()
+    def _account(self, minimised: Tensor, norms: Tensor, sums: dict[str, Tensor]) -> Tensor:
+        """Judge an update and enter it in the sums: which parts are not to step (P fp32, 1 or 0).
+
+        A part whose gradient is all 0 waits, as its loss says: its moments would carry it on.
+        """
+        norm, usual = self.optimiser.judge(norms)
+        accepted = self.processes.any((~(minimised.isfinite().all() & usual)).float()) == 0
+        self.state.meter.add({**sums, "gradient_norm": norm}, accepted)
+        self.optimiser.remember(norm, accepted)
+        return 1.0 - (accepted & (norms > 0)).float()
 
     def _end_interval(self, speed: float) -> str:
         """Read the interval, and log it; or say why it was bad."""

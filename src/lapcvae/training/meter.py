@@ -22,8 +22,10 @@ class Meter:
 
     @torch.no_grad()
     def add(self, terms: dict[str, Tensor], accepted: Tensor) -> None:
-        """Take in an update's terms; they count for nothing where `accepted` (a 0-d bool) is false."""
-        self.updates += 1
+        """Take in an update's terms; they count for nothing where `accepted` (a 0-d bool) is false.
+
+        Only on the device: the caller counts `updates`. Tensors stay where they are.
+        """
         names = [name for name, value in terms.items() if value.ndim == 0 and not name.startswith("_")]
         scalars = torch.stack([terms[name].detach().float() for name in names])
         if self._scalars is None:
@@ -34,7 +36,8 @@ class Meter:
             total += torch.where(accepted, terms[name].detach().float(), 0.0)
         taken = accepted.float()
         in_a_row = (self._counts[1] + 1) * (1 - taken)
-        self._counts = torch.stack([self._counts[0] + taken, in_a_row, torch.maximum(self._counts[2], in_a_row)])
+        worst = torch.maximum(self._counts[2], in_a_row)
+        self._counts.copy_(torch.stack([self._counts[0] + taken, in_a_row, worst]))
 
     def read(self) -> tuple[dict[str, float], dict[str, Tensor], int, int]:
         """(mean of each scalar, mean of each vector, accepted updates, most passed over in a row); then start anew.
@@ -50,20 +53,28 @@ class Meter:
         return result
 
     def reset(self) -> None:
-        """Forget everything."""
-        self.updates, self._names, self._scalars, self._vectors = 0, [], None, {}
-        self._counts = torch.zeros(3, device=self._device)
+        """Start anew."""
+        self.updates = 0
+        for total in self._totals().values():
+            total.zero_()
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """(tensors, plain state) that `restore` takes."""
-        tensors = {"counts": self._counts, **{f"vector.{name}": v for name, v in self._vectors.items()}}
-        if self._scalars is not None:
-            tensors["scalars"] = self._scalars
-        return tensors, {"updates": self.updates, "names": self._names}
+        return self._totals(), {"updates": self.updates, "names": self._names}
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, object]) -> None:
         """Go on from what was captured."""
-        moved = {name: value.to(self._device, copy=True) for name, value in tensors.items()}
-        self.updates, self._names = int(state["updates"]), list(state["names"])  # type: ignore[call-overload]
-        self._counts, self._scalars = moved["counts"], moved.get("scalars")
-        self._vectors = {n.removeprefix("vector."): v for n, v in moved.items() if n.startswith("vector.")}
+        self.reset()
+        self.updates = int(state["updates"])  # type: ignore[call-overload]
+        if self._scalars is None and "scalars" in tensors:
+            self._names = list(state["names"])  # type: ignore[call-overload]
+            self._scalars = torch.zeros_like(tensors["scalars"], device=self._device)
+            vectors = {n.removeprefix("vector."): v for n, v in tensors.items() if n.startswith("vector.")}
+            self._vectors = {name: torch.zeros_like(v, device=self._device) for name, v in vectors.items()}
+        for name, total in self._totals().items():
+            if name in tensors:  # a checkpoint of before the first update has no terms
+                total.copy_(tensors[name])
+
+    def _totals(self) -> dict[str, Tensor]:
+        totals = {"counts": self._counts, **{f"vector.{name}": v for name, v in self._vectors.items()}}
+        return totals if self._scalars is None else {**totals, "scalars": self._scalars}

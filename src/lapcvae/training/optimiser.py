@@ -42,7 +42,6 @@ class Optimiser:
             for name, parameters in self.parts.items()
         }
         self._norm_mean, self._norms_seen = torch.zeros(2, device=device).unbind()
-        self._moved: dict[str, Tensor] = {}
 
     def backward(self, losses: Mapping[str, Tensor], share: float) -> None:
         """Add `share` of each part's gradient of its own loss."""
@@ -53,23 +52,29 @@ class Optimiser:
             else:
                 scaled.backward(inputs=self.parts[name], retain_graph=i + 1 < len(losses))
 
+    def clip(self) -> Tensor:
+        """Clip each part's gradient; their norms before, P fp32."""
+        return torch.stack([nn.utils.clip_grad_norm_(part, self._clip_norm) for part in self.parts.values()])
+
     @torch.no_grad()
-    def clip(self) -> tuple[Tensor, Tensor]:
-        """Clip each part; (norm before clipping of all parts together, whether it is finite and not exploding)."""
-        norms = [nn.utils.clip_grad_norm_(parameters, self._clip_norm) for parameters in self.parts.values()]
-        self._moved = {name: of_part > 0 for name, of_part in zip(self.parts, norms, strict=True)}
-        norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+    def judge(self, norms: Tensor) -> tuple[Tensor, Tensor]:
+        """(norm of all parts together, whether it is finite and not exploding) of what `clip` found; both 0-d."""
+        norm = norms[0] if len(norms) == 1 else norms.norm()
         usual = (self._norms_seen < _NORMS_NEEDED) | (norm <= NORM_RATIO * self._norm_mean)
         return norm, torch.isfinite(norm) & usual
 
     @torch.no_grad()
-    def step(self, learning_rate: float, norm: Tensor, accepted: Tensor) -> None:
-        """Step every part where `accepted` (a 0-d bool on the device); gradients are then forgotten.
+    def remember(self, norm: Tensor, accepted: Tensor) -> None:
+        """Take the norm into the running mean where `accepted` (a 0-d bool)."""
+        first = self._norms_seen == 0
+        mean = torch.where(first, norm, torch.lerp(norm, self._norm_mean, _NORM_DECAY))
+        self._norm_mean.copy_(torch.where(accepted, mean, self._norm_mean))
+        self._norms_seen.add_(accepted.float())
 
-        A part whose gradient is all 0 waits, as its loss says: its moments would carry it on.
-        """
-        for name, parameters in self.parts.items():
-            refused = 1.0 - (accepted & self._moved[name]).float()
+    @torch.no_grad()
+    def step(self, learning_rate: float | Tensor, refused: Tensor) -> None:
+        """Step every part but those for which `refused` (P fp32, on the device) is 1; gradients are then forgotten."""
+        for (name, parameters), found in zip(self.parts.items(), refused.unbind(), strict=True):
             held = [(p, p.grad, *m) for p, m in zip(parameters, self._moments[name], strict=True) if p.grad is not None]
             weights, gradients, means, squares, steps = (list(column) for column in zip(*held, strict=True))
             # The function behind torch.optim.AdamW: the class would import the compiler (1.5 s), used or not.
@@ -81,7 +86,7 @@ class Optimiser:
                 [],
                 steps,
                 fused=True,
-                found_inf=refused,
+                found_inf=found,
                 amsgrad=False,
                 beta1=_BETAS[0],
                 beta2=_BETAS[1],
@@ -91,10 +96,6 @@ class Optimiser:
                 maximize=False,
             )
         self.forget_gradients()
-        first = self._norms_seen == 0
-        mean = torch.where(first, norm, torch.lerp(norm, self._norm_mean, _NORM_DECAY))
-        self._norm_mean = torch.where(accepted, mean, self._norm_mean)
-        self._norms_seen = self._norms_seen + accepted.float()
 
     def forget_gradients(self) -> None:
         """Leave every part without a gradient."""

@@ -23,6 +23,8 @@ MARGIN = 1.25
 TURNS = 3
 # A training of fewer updates stays with fp32: it would not win back the eight steps that measuring takes.
 WORTH_UPDATES = 100
+# Updates in which a GPU wins back the 15 to 35 s that compiling takes (bench/results/2026-11-26-on-gpu-rates.md).
+COMPILING_PAYS = 10_000
 
 
 @dataclass(frozen=True)
@@ -99,17 +101,19 @@ def processor() -> str:
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
-def compiler_mode(choice: Compile, device: torch.device, whole: bool) -> str | None:
-    """The mode of `torch.compile`, or None where nothing is compiled; `auto` is `graphs` on a GPU, and `off` elsewhere.
+def compiled_and_replayed(choice: Compile, device: torch.device, processes: int, updates: int) -> tuple[bool, bool]:
+    """Whether networks are compiled, and whether updates are replayed as graphs.
 
-    whole: whether an update is one forward and one backward pass of one process. Replayed graphs write where they wrote
-    before, so what several passes add up would be lost: `graphs` is then as `on`. `auto` goes on without the compiler
-    where it fails; `on` and `graphs` let its error through.
+    `auto` is neither on a processor, and on a GPU `graphs`, or `full` where there are `COMPILING_PAYS` updates or more.
+    Several processes meet within an update, which no graph holds: then nothing is replayed. `auto` goes on without the
+    compiler where it fails; the others let its error through.
     """
     if choice == "off" or (choice == "auto" and device.type != "cuda"):
-        return None
-    if choice == "auto":
+        return False, False
+    if choice == "auto" and updates < COMPILING_PAYS:
+        choice = "graphs"
+    elif choice == "auto":
         import torch._dynamo  # takes seconds to import, and only a compiled run needs it
 
         torch._dynamo.config.suppress_errors = True
-    return "reduce-overhead" if choice != "on" and whole else "default"
+    return choice != "graphs", choice != "on" and processes == 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16"]
-Compile = Literal["auto", "off", "on", "graphs"]
+Compile = Literal["auto", "off", "on", "graphs", "full"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class TrainingSettings:
                           gradients are averaged, then there is one step. The usual meaning: what a network or a loss
                           takes from its batch (batch norm's mean and variance, an optimal sigma, free bits) is a
                           part's; without those it is the whole batch's step to float rounding
-    compile               `off`; `on`; `graphs`: also replayed as CUDA graphs, without which a GPU waits for small
-                          networks to be launched; or `auto`: `graphs` on GPUs
+    compile               `off`; `on`: networks go through PyTorch's compiler; `graphs`: updates are replayed as CUDA
+                          graphs, without which a GPU waits for small networks to be launched; `full`: both; or `auto`:
+                          `off` on a processor, and on a GPU `graphs`, or `full` from 10,000 updates on, which win back
+                          the half minute that compiling takes
     checkpoint_interval   updates between two checkpoints, rounded up to whole logging intervals
     max_rollbacks         returns to an earlier checkpoint, each with half the learning rate, before training gives up
     """

@@ -20,6 +20,7 @@ from lapcvae.models.perceptual import METRIC, perceptual_distance
 from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import batch_log_sigma, noisy, terms
+from lapcvae.training.schedule import warm_up
 
 Terms = dict[str, Tensor]
 
@@ -65,8 +66,11 @@ class Trainable(nn.Module):
         """
         raise NotImplementedError
 
-    def losses(self, batch_terms: Terms, update: int) -> Mapping[str, Tensor]:
-        """What each part minimises: a scalar a name in `parts`. update: counted from 0. Order is that of stepping."""
+    def losses(self, batch_terms: Terms, update: int | Tensor) -> Mapping[str, Tensor]:
+        """What each part minimises: a scalar a name in `parts`. Order is that of stepping.
+
+        update: counted from 0; a 0-d tensor where updates are replayed (replayed.py).
+        """
         raise NotImplementedError
 
     def dimensions(self) -> int:
@@ -119,10 +123,10 @@ class LevelTraining(Trainable):
             "kl_units_nats": done.kl().detach().mean(0).flatten(),
         }
 
-    def losses(self, batch_terms: Terms, update: int) -> Mapping[str, Tensor]:
+    def losses(self, batch_terms: Terms, update: int | Tensor) -> Mapping[str, Tensor]:
         """Distortion and the weighted rate, a target dimension: one learning rate and clipping norm suit every size."""
         settings = self.level.settings
-        warm = min(1.0, (update + 1) / settings.kl_warmup) if settings.kl_warmup else 1.0
+        warm = warm_up(update, settings.kl_warmup)
         loss = batch_terms["distortion_nats"] + warm * settings.kl_weight * batch_terms["_paid_nats"]
         if "_mean_nats" in batch_terms:
             loss = loss + MEAN_WEIGHT * batch_terms["_mean_nats"]

@@ -32,6 +32,7 @@ from lapcvae.models.published import Discriminator
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import batch_log_sigma, terms
 from lapcvae.training.processes import over_processes
+from lapcvae.training.schedule import warm_up
 from lapcvae.training.trainable import Terms, Trainable
 
 # gamma: what a nat of feature error weighs for the decoder beside a nat of being found out. The error begins with some
@@ -88,11 +89,11 @@ class VaeGanTraining(Trainable):
             "_decoder_nats": F.softplus(-is_rebuilt).mean() + F.softplus(-is_drawn).mean(),
         }
 
-    def losses(self, batch_terms: Terms, update: int) -> Mapping[str, Tensor]:
+    def losses(self, batch_terms: Terms, update: int | Tensor) -> Mapping[str, Tensor]:
         """Of each part; the encoder's a target dimension, as every bound here."""
         rate, features = batch_terms["rate_nats"], batch_terms["feature_nats"]
         settings = self.level.settings
-        warm = min(1.0, (update + 1) / settings.kl_warmup) if settings.kl_warmup else 1.0
+        warm = warm_up(update, settings.kl_warmup)
         real, made = batch_terms["real_nats"], batch_terms["made_nats"]
         # For the whole batch to say, which several processes may share.
         errors = torch.stack([over_processes(real), over_processes(made) / 2]).detach() - math.log(2)
