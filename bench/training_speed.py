@@ -222,6 +222,7 @@ def main() -> None:
     for _ in range(arguments.turns):
         for name in names:
             rates[name].append(found(name))
+            print(f"{name}: {rates[name][-1]:,.0f} images/s", flush=True)  # a run that is cut off has said it
     best = {name: max(values) for name, values in rates.items()}
     limits, share, profile = found("bare step", best["lapcvae"])
     fastest_peer = max((rate for name, rate in best.items() if name != "lapcvae"), default=float("nan"))

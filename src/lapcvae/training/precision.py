@@ -23,7 +23,7 @@ MARGIN = 1.25
 TURNS = 3
 # A training of fewer updates stays with fp32: it would not win back the eight steps that measuring takes.
 WORTH_UPDATES = 100
-# Updates in which a GPU wins back the 15 to 35 s that compiling takes (bench/results/2026-11-26-on-gpu-rates.md).
+# Updates in which a GPU wins back the 13 to 33 s that compiling takes (bench/results/2026-11-26-gpu-replayed.md).
 COMPILING_PAYS = 10_000
 
 
