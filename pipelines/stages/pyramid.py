@@ -17,8 +17,7 @@ def work() -> str:
     images = np.load("data/aligned/images.npy", mmap_mode="r", allow_pickle=False)
     rows = read_texts(Path("data/aligned/manifest.csv"), "status", "split")
     splits = [split for status, split in rows if status == "accepted"]
-    cache = Path(".cache/pyramid/levels.sqlite")
-    stored = write_pyramid(images, splits, load(PyramidConfig, "pyramid"), Path("data/pyramid"), cache)
+    stored = write_pyramid(images, splits, load(PyramidConfig, "pyramid"), Path("data/pyramid"), Path(".cache/pyramid"))
     counts = ", ".join(f"{count} {name}" for name, count in stored.photographs.items())
     return f"{' > '.join(map(str, stored.sides))} px; {counts}"
 

@@ -236,8 +236,25 @@ def test_a_file_that_comes_again_is_looked_at_once(
     assert counts == {"accepted": 3, "duplicate": 4}
 
 
+@pytest.mark.parametrize("lost", ["faces-64.pixels.bin", "faces-64.sqlite"])
+@pytest.mark.parametrize("how", ["removed", "garbage"])
+def test_a_lost_store_costs_time_and_never_a_face(
+    lost: str, how: str, faces: dict[str, bytes], pack: Pack, tmp_path: Path
+) -> None:
+    raw = pack(dict(list(faces.items())[:6]))
+    look_and_align(raw, tmp_path)
+    first = digests(tmp_path)
+    path = tmp_path / "cache" / lost
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(bytes(range(256)) * 300)
+    look_and_align(raw, tmp_path)
+    assert digests(tmp_path) == first
+
+
 def entries(cache: Path) -> list[tuple[int, bytes]]:
     """The rows of a cache in the order they were written."""
     with closing(sqlite3.connect(cache)) as db:
-        table, order = ("faces", "place") if cache.name.startswith("faces") else ("entries", "rowid")
+        table, order = ("records", "place") if cache.name.startswith("faces") else ("entries", "rowid")
         return list(db.execute(f"SELECT {order}, key FROM {table} ORDER BY {order}"))

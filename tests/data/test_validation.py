@@ -65,6 +65,16 @@ def run(rows: list[Row], folder: Path, config: ValidateConfig | None = None) -> 
     return report
 
 
+@pytest.mark.parametrize("source", ["celeba", "lfw"])
+def test_what_celebas_makers_aligned_may_lie_far_from_the_template(source: str, tmp_path: Path) -> None:
+    rows = [replace(row, source=source, residual=0.3 if row.row == 7 else row.residual) for row in good_rows()]
+    if source == "celeba":
+        assert json.loads(run(rows, tmp_path).read_bytes())["holds"] is True
+        return
+    with pytest.raises(ExpectationError, match=r"residual.*1 of 300 outside, such as 0.3\n    lfw/Person_7/7.jpg"):
+        run(rows, tmp_path)
+
+
 def test_good_photographs_pass_and_leave_a_report_without_times(tmp_path: Path) -> None:
     report = run(good_rows(), tmp_path)
     first = report.read_bytes()

@@ -75,15 +75,15 @@ def test_a_damaged_pyramid_is_said(images: np.ndarray, tmp_path: Path) -> None:
 def test_new_photographs_alone_are_worked_on_and_no_byte_depends_on_it(tmp_path: Path) -> None:
     images = np.random.default_rng(1).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8)
     splits = [SPLITS[i % len(SPLITS)] for i in range(300)]
-    cache = tmp_path / "levels.sqlite"
+    cache = tmp_path / "cache"
     config = PyramidConfig(coarsest=8)
     old = [i for i in range(300) if i % 7]  # the new ones stand between the old ones
     write_pyramid(images[old], [splits[i] for i in old], config, tmp_path / "old", cache)
-    with closing(sqlite3.connect(cache)) as db:
-        kept = list(db.execute("SELECT rowid, key FROM entries ORDER BY rowid"))
+    with closing(sqlite3.connect(cache / "32-16-8.sqlite")) as db:
+        kept = list(db.execute("SELECT place, key FROM records ORDER BY place"))
         assert len(kept) == len(old)
         write_pyramid(images, splits, config, tmp_path / "grown", cache)
-        now = list(db.execute("SELECT rowid, key FROM entries ORDER BY rowid"))
+        now = list(db.execute("SELECT place, key FROM records ORDER BY place"))
     assert len(now) == 300
     assert now[: len(old)] == kept  # what was there was not worked out again
     write_pyramid(images, splits, config, tmp_path / "afresh")

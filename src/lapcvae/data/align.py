@@ -18,7 +18,6 @@ from lapcvae.data.ahead import batched, one_ahead
 from lapcvae.data.decode import DecodeConfig
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, KEEP, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
-from lapcvae.data.face_store import DIGEST_BYTES, FaceFile, FaceStore, write_face
 from lapcvae.data.judge import AlignConfig, judge, reject
 from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row, moved_up, row_of
 from lapcvae.data.photographs import Entry, read_index, read_photograph
@@ -30,10 +29,12 @@ from lapcvae.errors import DataError
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.cache import key_of
 from lapcvae.io.progress import progress
+from lapcvae.io.record_store import DIGEST_BYTES, RecordFile, RecordStore, write_record
 
 _CHUNK = 64  # photographs a task
 _BATCH = 1024  # photographs looked up and written at a time
 _FORMAT = "6"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
+_PIXELS = "pixels"
 _REASONS = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
@@ -53,7 +54,7 @@ class _Place:
     raw: Path
     decode: DecodeConfig
     size: int
-    file: FaceFile | None  # where to put the pixels; None where this is another machine, and they have to be sent
+    file: RecordFile | None  # where to put the pixels; None where this is another machine, and they have to be sent
 
 
 _Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the similarity's six float64, none if it is rejected
@@ -113,14 +114,15 @@ def align(
     likeness = _Likeness()
     counts: Counter[str] = Counter()
     with (
-        FaceStore(cache, config.size_px) as kept,
+        RecordStore(cache / f"faces-{config.size_px}", {_PIXELS: config.size_px**2 * 3}) as kept,
         atomic_folder(out) as folder,
         ImagesWriter(folder / "images.npy", config.size_px) as images,
         open_executor(executor) as workers,
         RowSpool() as waiting,
         progress(label="align", unit=" photographs") as bar,
     ):
-        file = kept.file if executor.kind == "processes" else None
+        pixels = kept.files[_PIXELS]
+        file = pixels if executor.kind == "processes" else None
         work = functools.partial(_align_one, _Place(inputs.raw.resolve(), decode_config, config.size_px, file))
 
         def begin(batch: list[tuple[Row, _Task]]) -> _Batch:
@@ -136,7 +138,7 @@ def align(
             coming = zip(batch.missing, batch.places, batch.coming, strict=True)
             fresh = [(key, place, made) for key, place, made in coming if made]
             if file is None:
-                fresh = [(key, place, _put(kept.file, place, made)) for key, place, made in fresh]
+                fresh = [(key, place, _put(pixels, place, made)) for key, place, made in fresh]
             kept.keep(fresh)
             faces = batch.known | {key: (made, place) for key, place, made in fresh}
             likeness.add([row for row, key in batch.rows if key])
@@ -147,7 +149,8 @@ def align(
                     if _finish(row, made, config):
                         row.row = images.count + len(good)
                         good.append(place)
-            kept.copy(good, images)
+            for part in kept.read(_PIXELS, good):
+                images.append(part)
             rows = [row for row, _ in batch.rows]
             waiting.append(rows, (bool(key) for _, key in batch.rows))
             counts.update(row.reason or row.status for row in rows)
@@ -243,7 +246,7 @@ def _align_one(place: _Place, task: tuple[int, _Task]) -> bytes:
     made = _MADE.pack(hashlib.sha256(pixels).digest(), *measure(face))
     if place.file is None:
         return made + pixels
-    write_face(place.file, number, pixels)
+    write_record(place.file, number, pixels)
     return made
 
 
@@ -251,8 +254,8 @@ def _crashed(task: tuple[int, _Task]) -> bytes:
     return b""
 
 
-def _put(file: FaceFile, place: int, sent: bytes) -> bytes:
-    write_face(file, place, sent[_MADE.size :])
+def _put(file: RecordFile, place: int, sent: bytes) -> bytes:
+    write_record(file, place, sent[_MADE.size :])
     return sent[: _MADE.size]
 
 

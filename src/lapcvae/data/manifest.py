@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lapcvae.errors import DataError, StorageError
+from lapcvae.errors import DataError
 
 
 @dataclass(slots=True)
@@ -149,7 +149,7 @@ class ImagesWriter:
         self._flushed: Future[None] = self._disk.submit(lambda: None)
         self._waiting_bytes = 0
         self._stream.write(bytes(self._HEADER_BYTES))
-        self.count = 0
+        self._length, self._bytes = size * size * 3, 0
 
     def __enter__(self) -> ImagesWriter:
         return self
@@ -166,17 +166,16 @@ class ImagesWriter:
         finally:
             self._stream.close()
 
-    def take(self, file: int, start: int, count: int) -> None:
-        """Append the `count` images that stand in an open file from byte `start` on. Raises `StorageError`."""
-        length = count * self._size * self._size * 3
-        for done in range(0, length, _PART_BYTES):
-            wanted = min(_PART_BYTES, length - done)
-            part = os.pread(file, wanted, start + done)
-            if len(part) != wanted:
-                raise StorageError("a file of faces was cut while it was read; remove .cache and run the command again")
-            self._stream.write(part)
-        self._waiting_bytes += length
-        self.count += count
+    @property
+    def count(self) -> int:
+        """Images written so far."""
+        return self._bytes // self._length
+
+    def append(self, pixels: bytes) -> None:
+        """Append pixels of images that follow each other; where this ends within one, the next call goes on."""
+        self._stream.write(pixels)
+        self._waiting_bytes += len(pixels)
+        self._bytes += len(pixels)
         if self._waiting_bytes >= self._FLUSH_BYTES and self._flushed.done():
             self.flush()
 
@@ -191,7 +190,7 @@ class ImagesWriter:
         """Take out the images of some rows, given in ascending order; those after them move up."""
         if not rows:
             return
-        target, length = rows[0], self._size * self._size * 3
+        target, length = rows[0], self._length
         for first, last in itertools.pairwise([*rows, self.count]):
             for row in range(first + 1, last):
                 self._stream.seek(self._HEADER_BYTES + row * length)
@@ -199,8 +198,8 @@ class ImagesWriter:
                 self._stream.seek(self._HEADER_BYTES + target * length)
                 self._stream.write(data)
                 target += 1
-        self.count = target
-        self._stream.truncate(self._HEADER_BYTES + target * length)
+        self._bytes = target * length
+        self._stream.truncate(self._HEADER_BYTES + self._bytes)
 
     def _header(self) -> bytes:
         shape = (self.count, self._size, self._size, 3)

@@ -16,31 +16,31 @@ from lapcvae.errors import StorageError
 KEYS_A_QUERY = 500  # SQLite allows at least 999
 
 
-def open_database(path: Path, table: str, page_bytes: int = 4096) -> sqlite3.Connection:
-    """A cache's SQLite file with the table that `table` creates; a file that is none is begun anew.
+def open_database(path: Path, tables: str, page_bytes: int = 4096) -> sqlite3.Connection:
+    """A cache's SQLite file with the tables that the statements `tables` create; a file that is none is begun anew.
 
     Raises `StorageError`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _connect(path, table, page_bytes)
+        return _connect(path, tables, page_bytes)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"{path}: the cache cannot be opened ({error}); remove it or free the disk") from None
 
 
-def _connect(path: Path, table: str, page_bytes: int) -> sqlite3.Connection:
+def _connect(path: Path, tables: str, page_bytes: int) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=60)
     try:
         db.execute(f"PRAGMA page_size={page_bytes}")
         db.execute("PRAGMA synchronous=OFF")  # a power cut may cost the cache, and a cache may be lost
-        db.execute(table)
+        db.executescript(tables)
     except sqlite3.DatabaseError as error:
         db.close()
         if isinstance(error, sqlite3.OperationalError):
             raise
         # Not a database: a cache may be thrown away, so begin a new one.
         path.unlink()
-        return _connect(path, table, page_bytes)
+        return _connect(path, tables, page_bytes)
     return db
 
 

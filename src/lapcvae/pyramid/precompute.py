@@ -10,7 +10,6 @@ rounded away.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,12 +21,13 @@ import numpy as np
 import torch
 
 from lapcvae.errors import DataError
-from lapcvae.io.cache import ContentCache, key_of
+from lapcvae.io.cache import key_of
 from lapcvae.io.progress import progress
+from lapcvae.io.record_store import DIGEST_BYTES, RecordStore, write_record
 from lapcvae.pyramid.filters import PyramidKind, band, reduce
 
 _CHUNK = 256
-_FORMAT = "3"  # part of the cache key; raise it when the filters or what is kept of a photograph change
+_FORMAT = "4"  # part of the cache key; raise it when the filters or what is kept of a photograph change
 
 
 def precompute(
@@ -35,7 +35,7 @@ def precompute(
 ) -> tuple[dict[str, Any], str]:
     """Write x1.npy ... xK.npy into `folder`; returns statistics over the rows where `training` is true, and a digest.
 
-    images: N S S 3 uint8. training: N bool. cache: file of what was worked out before, by content, so that only new
+    images: N S S 3 uint8. training: N bool. cache: folder of what was worked out before, by content, so that only new
     photographs are worked on; None: all are. Statistics, per level, on the [0, 1] scale: `mean` and `std` of x_k (per
     channel), `band_std` of h_k (one number; at level K that of x_K around its mean). The digest is the SHA-256 of the
     images' own, one after the other.
@@ -46,7 +46,7 @@ def precompute(
     count, one = len(images), _Layout(tuple(sides))
     moments, digest = np.zeros(one.moments), sha256()
     with (
-        nullcontext() if cache is None else ContentCache(cache) as kept,
+        nullcontext() if cache is None else RecordStore(cache / "-".join(map(str, sides)), one.lengths) as kept,
         ExitStack() as open_files,
         progress(total=count, label="pyramid", unit="image") as bar,
     ):
@@ -54,53 +54,71 @@ def precompute(
         for k, side in enumerate(sides[1:], 2):
             out.append(open_files.enter_context(_new(folder / f"x{k}.npy", (count, 2, side, side, 3), np.float16)))
         for start, part in _in_parts(images):
-            rows = slice(start, start + len(part))
             out[0].write(part.data)
             digests = [sha256(image).digest() for image in part]
             digest.update(b"".join(digests))
-            keys = [key_of(_FORMAT, kind, repr(sides), each.hex()) for each in digests]
-            known = {} if kept is None else kept.get(keys)
-            missing = [i for i, key in enumerate(keys) if key not in known]
-            if missing:
-                fresh = _work_out(part[missing], one, kind)
-                made = {keys[i]: value for i, value in zip(missing, fresh, strict=True)}
-                if kept is not None:
-                    kept.put(made.items())
-                known |= made
-            found, levels = one.unpack([known[key] for key in keys])
-            for stream, level in zip(out[1:], levels, strict=True):
-                stream.write(level.data)
-            moments += found[training[rows]].sum(0)
+            if kept is None:
+                found, levels = _work_out(part, one, kind)
+                for stream, level in zip(out[1:], levels, strict=True):
+                    stream.write(level.data)
+            else:
+                keys = [key_of(_FORMAT, kind, repr(sides), each.hex()) for each in digests]
+                made, places = _known(kept, keys, part, one, kind)
+                found = one.unpack(made)
+                for stream, name in zip(out[1:], one.lengths, strict=True):
+                    stream.writelines(kept.read(name, places))
+            moments += found[training[start : start + len(part)]].sum(0)
             bar.update(len(part))
     return _statistics(moments, int(training.sum()), sides), digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What is kept of one photograph: its moments, float64, then levels 2 to K, fp16, each in both orientations."""
+    """What is kept of one photograph: levels 2 to K, fp16, each in both orientations; beside them its moments."""
 
     sides: tuple[int, ...]
 
     @property
     def moments(self) -> tuple[int, ...]:
-        """Level; image or band; sum or sum of squares; channel: over the pixels of both orientations."""
+        """Level; image or band; sum or sum of squares; channel: float64 over the pixels of both orientations."""
         return (len(self.sides), 2, 2, 3)
 
-    def unpack(self, kept: list[bytes]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The moments of B photographs (B K 2 2 3) and their levels 2 to K (B 2 s s 3)."""
-        shapes = [self.moments, *((2, side, side, 3) for side in self.sides[1:])]
-        types = [np.float64, *(np.float16 for _ in self.sides[1:])]
-        table = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), -1)
-        parts, place = [], 0
-        for shape, kind in zip(shapes, types, strict=True):
-            end = place + math.prod(shape) * np.dtype(kind).itemsize
-            parts.append(np.ascontiguousarray(table[:, place:end]).view(kind).reshape(len(kept), *shape))
-            place = end
-        return parts[0], parts[1:]
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Bytes of each level, by name."""
+        return {f"x{k}": 2 * side * side * 3 * 2 for k, side in enumerate(self.sides[1:], 2)}
+
+    def unpack(self, made: list[bytes]) -> np.ndarray:
+        """The moments of B photographs (B K 2 2 3), from what was made beside the levels."""
+        table = np.frombuffer(b"".join(made), np.uint8).reshape(len(made), -1)[:, DIGEST_BYTES:]
+        return np.ascontiguousarray(table).view(np.float64).reshape(len(made), *self.moments)
 
 
-def _work_out(images: np.ndarray, one: _Layout, kind: PyramidKind) -> list[bytes]:
-    """The bytes of each image (B S S 3 uint8). None depends on what else is in the batch."""
+def _known(
+    kept: RecordStore, keys: list[bytes], images: np.ndarray, one: _Layout, kind: PyramidKind
+) -> tuple[list[bytes], list[int]]:
+    """What was made of each image, and its place in the store, after those that are new were worked out and kept."""
+    known = kept.find(keys)
+    missing = {key: i for i, key in enumerate(keys) if key not in known}  # of equal images one
+    if missing:
+        moments, levels = _work_out(images[list(missing.values())], one, kind)
+        places = kept.reserve(len(missing))
+        fresh = {}
+        for i, (key, place) in enumerate(zip(missing, places, strict=True)):
+            parts = [level[i].tobytes() for level in levels]
+            for file, part in zip(kept.files.values(), parts, strict=True):
+                write_record(file, place, part)
+            fresh[key] = sha256(b"".join(parts)).digest() + moments[i].tobytes(), place
+        kept.keep((key, place, made) for key, (made, place) in fresh.items())
+        known |= fresh
+    return [known[key][0] for key in keys], [known[key][1] for key in keys]
+
+
+def _work_out(images: np.ndarray, one: _Layout, kind: PyramidKind) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Moments (B K 2 2 3) and levels 2 to K (B 2 s s 3 fp16) of images B S S 3 uint8.
+
+    Nothing of an image depends on what else is in the batch.
+    """
     depth, count = len(one.sides), len(images)
     levels = [np.empty((count, 2, side, side, 3), np.float16) for side in one.sides[1:]]
     moments = np.zeros((count, *one.moments))
@@ -117,7 +135,7 @@ def _work_out(images: np.ndarray, one: _Layout, kind: PyramidKind) -> list[bytes
             coarse = coarse.float()
             moments[:, k, 1] += _sums(band(x, coarse, kind))
             x = coarse
-    return [moments[i].tobytes() + b"".join(level[i].tobytes() for level in levels) for i in range(count)]
+    return moments, levels
 
 
 def _sums(x: torch.Tensor) -> np.ndarray:
