@@ -50,6 +50,7 @@ from lapcvae.data.warp import cut
 TOP = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
 _PASSES = 5
+_TURNS = 3
 _LOOK_S = 0.2  # between looks at a stage's memory
 _LOOKED_AT, _ALIGNED = 200, 1000  # photographs that the bare work is done on
 _SET_CHILD_SUBREAPER = 36  # of Linux's prctl
@@ -244,29 +245,54 @@ def known_points(folder: Path) -> dict[str, str]:
 
 
 def added(count: int, folder: Path) -> dict[str, Any]:
-    """Seconds of each stage for 100 photographs alone, for many, and for the same many and 100 more."""
-    found: dict[str, Any] = {}
-    # Twice alone: at first what is kept compiled from then on may have to be compiled.
-    for name, first, last in (
-        ("alone", count, count + 100),
-        ("alone", count, count + 100),
-        ("many", 0, count),
-        ("added", count, count + 100),
-    ):
-        work = folder / ("alone" if name == "alone" else "p")
-        if name != "added":
-            shutil.rmtree(work, ignore_errors=True)
-            project(work)
-        for file, _, data in variants(last, first=first):
-            path = work / "photographs" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        params = yaml.safe_load((work / "params.yaml").read_text())
-        params["source"]["path"] = "photographs"
-        (work / "params.yaml").write_text(yaml.safe_dump(params))
-        used = {s: stage(work, s) for s in ("download", "landmarks", "align", "validate", "pyramid")}
-        found[name] = used
+    """Each stage for 100 photographs alone, for many, and for the same many and 100 more: medians of turns.
+
+    Many are done once. In every turn it is another 100.
+    """
+    many, found = folder / "many", dict[str, Any]()
+    shutil.rmtree(many, ignore_errors=True)
+    put(project(many), 0, count)
+    found["many"] = all_stages(many)
+    turns: dict[str, list[dict[str, dict[str, float]]]] = {"alone": [], "added": []}
+    for first in range(count, count + 100 * (1 + _TURNS), 100):  # in one turn more what is kept compiled is compiled
+        shutil.rmtree(folder / "alone", ignore_errors=True)
+        alone = project(folder / "alone")
+        put(alone, first, first + 100)
+        turns["alone"].append(all_stages(alone))
+        new = put(many, first, first + 100)
+        turns["added"].append(all_stages(many))
+        for path in new:
+            path.unlink()
+    for name, of_turns in turns.items():
+        found[name] = {
+            stage: {key: statistics.median(turn[stage][key] for turn in of_turns[1:]) for key in used}
+            for stage, used in of_turns[0].items()
+        }
     return found
+
+
+def put(work: Path, first: int, last: int) -> list[Path]:
+    """Write photographs into the folder that is a project's source; returns where."""
+    params = yaml.safe_load((work / "params.yaml").read_text())
+    params["source"]["path"] = "photographs"
+    (work / "params.yaml").write_text(yaml.safe_dump(params))
+    paths = []
+    for file, _, data in variants(last, first=first):
+        paths.append(work / "photographs" / file)
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].write_bytes(data)
+    return paths
+
+
+def all_stages(work: Path) -> dict[str, dict[str, float]]:
+    """`stage` of each up to `pyramid`; what an earlier run left is taken away before, as DVC does."""
+    outputs = {"download": "raw", "landmarks": "landmarks", "align": "aligned", "validate": "", "pyramid": "pyramid"}
+    used = {}
+    for name, output in outputs.items():
+        if output:
+            shutil.rmtree(work / "data" / output, ignore_errors=True)
+        used[name] = stage(work, name)
+    return used
 
 
 def memory(count: int, folder: Path) -> dict[str, Any]:
