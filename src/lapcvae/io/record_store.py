@@ -20,10 +20,10 @@ from lapcvae.errors import StorageError
 from lapcvae.io.cache import KEYS_A_QUERY, open_database
 
 DIGEST_BYTES = 32  # of a SHA-256
-_PART_BYTES = 4 << 20  # read at once
+_PART_BYTES = 1 << 20  # read at once: what stays in a core's cache until it is written
 _LOOKED_AT = 256  # records at once, where each is looked at
 _TABLES = """
-CREATE TABLE IF NOT EXISTS records (key BLOB PRIMARY KEY, place INTEGER, made BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records (place INTEGER PRIMARY KEY, key BLOB UNIQUE, made BLOB);
 CREATE TABLE IF NOT EXISTS left (name TEXT PRIMARY KEY, inode INTEGER, bytes INTEGER, changed_ns INTEGER, boot TEXT);
 """
 
@@ -98,7 +98,7 @@ class RecordStore:
         """Note key, place and what was made of records that are written. Raises `StorageError` on a full disk."""
         try:
             with self._db:
-                self._db.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", records)
+                self._db.executemany("INSERT OR REPLACE INTO records (key, place, made) VALUES (?, ?, ?)", records)
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self._index}: could not be written ({error}); free some space") from None
 
@@ -125,14 +125,14 @@ class RecordStore:
                 yield part
 
     def _forget_damaged(self) -> None:
-        rows = self._db.execute("SELECT place, key, made FROM records ORDER BY place")
-        damaged: list[tuple[bytes]] = []
+        rows = self._db.execute("SELECT place, made FROM records ORDER BY place")
+        damaged: list[tuple[int]] = []
         while some := rows.fetchmany(_LOOKED_AT):
-            digests = self._digests([place for place, _, _ in some])
+            digests = self._digests([place for place, _ in some])
             found = zip(some, digests, strict=True)
-            damaged += [(key,) for (_, key, made), digest in found if digest != made[:DIGEST_BYTES]]
+            damaged += [(place,) for (place, made), digest in found if digest != made[:DIGEST_BYTES]]
         with self._db:
-            self._db.executemany("DELETE FROM records WHERE key = ?", damaged)
+            self._db.executemany("DELETE FROM records WHERE place = ?", damaged)
 
     def _digests(self, places: Sequence[int]) -> Iterator[bytes]:
         """Of the records at each of `places`, of less or nothing where a file is shorter."""
