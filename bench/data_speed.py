@@ -265,8 +265,8 @@ def added(count: int, folder: Path) -> dict[str, Any]:
             path.unlink()
     for name, of_turns in turns.items():
         found[name] = {
-            stage: {key: statistics.median(turn[stage][key] for turn in of_turns[1:]) for key in used}
-            for stage, used in of_turns[0].items()
+            of: {key: statistics.median(turn[of][key] for turn in of_turns[1:]) for key in used}
+            for of, used in of_turns[0].items()
         }
     return found
 

@@ -53,7 +53,7 @@ COLUMNS = tuple(f.name for f in fields(Row))
 values_of = attrgetter(*COLUMNS)  # a row's values, in the order of the columns
 TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
 _ROW = COLUMNS.index("row")
-_PART_BYTES = 1 << 20  # of images copied at a time
+_BUFFER_BYTES = 1 << 20  # of images, written at a time
 _NUMBERS = [(place, kind) for place, kind in enumerate(TYPES.values()) if kind is not str]
 
 
@@ -142,7 +142,7 @@ class ImagesWriter:
     _FLUSH_BYTES = 64 << 20
 
     def __init__(self, path: Path, size: int) -> None:
-        self._stream = path.open("w+b", buffering=_PART_BYTES)
+        self._stream = path.open("w+b", buffering=_BUFFER_BYTES)
         self._size = size
         # The disk works beside the rest, so that flushing the whole file at the end is not waited for.
         self._disk = ThreadPoolExecutor(1)

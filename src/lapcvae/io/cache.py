@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from lapcvae.errors import StorageError
 
-KEYS_A_QUERY = 500  # SQLite allows at least 999
+_KEYS_A_QUERY = 500  # SQLite allows at least 999
 
 
 def open_database(path: Path, tables: str, page_bytes: int = 4096) -> sqlite3.Connection:
@@ -44,6 +45,13 @@ def _connect(path: Path, tables: str, page_bytes: int) -> sqlite3.Connection:
     return db
 
 
+def rows_of(db: sqlite3.Connection, select: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, which names columns and a table, whose `key` is among `keys`."""
+    for start in range(0, len(keys), _KEYS_A_QUERY):
+        some = keys[start : start + _KEYS_A_QUERY]
+        yield from db.execute(f"{select} WHERE key IN ({','.join('?' * len(some))})", some)
+
+
 class ContentCache:
     """A table from 16-byte keys to bytes in one SQLite file; a context manager, for one process at a time."""
 
@@ -62,12 +70,7 @@ class ContentCache:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The known ones among `keys`."""
-        known: dict[bytes, bytes] = {}
-        for start in range(0, len(keys), KEYS_A_QUERY):
-            batch = keys[start : start + KEYS_A_QUERY]
-            marks = ",".join("?" * len(batch))
-            known.update(self._db.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", batch))
-        return known
+        return dict(rows_of(self._db, "SELECT key, value FROM entries", keys))
 
     def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Keep `items`, all or none. Raises `StorageError` when the disk refuses."""

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from lapcvae.errors import StorageError
-from lapcvae.io.cache import KEYS_A_QUERY, open_database
+from lapcvae.io.cache import open_database, rows_of
 
 DIGEST_BYTES = 32  # of a SHA-256
 _PART_BYTES = 1 << 20  # read at once: what stays in a core's cache until it is written
@@ -104,13 +104,8 @@ class RecordStore:
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
         """What was made of the known ones among `keys`, and their places."""
-        known: dict[bytes, tuple[bytes, int]] = {}
-        for start in range(0, len(keys), KEYS_A_QUERY):
-            some = keys[start : start + KEYS_A_QUERY]
-            marks = ",".join("?" * len(some))
-            rows = self._db.execute(f"SELECT key, made, place FROM records WHERE key IN ({marks})", some)
-            known |= {key: (made, place) for key, made, place in rows}
-        return known
+        rows = rows_of(self._db, "SELECT key, made, place FROM records", keys)
+        return {key: (made, place) for key, made, place in rows}
 
     def read(self, name: str, places: Sequence[int]) -> Iterator[bytes]:
         """A part of the records at `places`, some megabytes at a time. Raises `StorageError` where the file is cut."""
