@@ -42,7 +42,7 @@ from bench.photographs import SIDE, pack, variants
 from lapcvae.config import load
 from lapcvae.data.decode import DecodeConfig, decode
 from lapcvae.data.detector import DetectorConfig, detect
-from lapcvae.data.photographs import Entry, read_index, read_photograph
+from lapcvae.data.photographs import Entry, packed_folder, read_index, read_photograph
 from lapcvae.data.sight import point_array, read_sights
 from lapcvae.data.template import similarity, to_crop
 from lapcvae.data.warp import cut
@@ -197,12 +197,12 @@ def align_speed(count: int, folder: Path, side: int) -> dict[str, Any]:
     work = packed(folder, count, known_points(folder), side)
     if not (work / "data/landmarks/landmarks.csv").is_file():
         stage(work, "landmarks")
-    photographs = [(data, similarity(five_points(entry))) for entry, data in some(work, _ALIGNED) if entry.points]
+    chosen = [(five_points(entry), data) for entry, data in some(work, _ALIGNED) if entry.points]
+    photographs = [(data, to_crop(similarity(points), 64)) for points, data in chosen]
 
     def bare(i: int) -> np.ndarray:
-        data, matrix = photographs[i]
+        data, crop = photographs[i]
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        crop = to_crop(matrix, 64)
         samples = max(1, math.ceil(1 / math.hypot(*crop[:, 0]) - 0.35))  # a side of a pixel, so that nothing aliases
         fine = samples * crop
         fine[:, 2] += (samples - 1) / 2
@@ -222,7 +222,8 @@ def some(work: Path, most: int) -> list[tuple[Entry, bytes]]:
     """Photographs of a project, evenly spaced: the bare work is done on what the stage works on."""
     entries = list(read_index(work / "data/raw"))
     chosen = entries[:: max(1, len(entries) // most)][:most]
-    return [(e, read_photograph(work / "data/raw", e.shard, e.offset, e.bytes)) for e in chosen]
+    raw = packed_folder(work / "data/raw")
+    return [(e, read_photograph(raw, e.shard, e.offset, e.bytes)) for e in chosen]
 
 
 def five_points(entry: Entry) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lapcvae.data.photographs import PhotographWriter, read_index, read_photograph, shard_path
+from lapcvae.data.photographs import PhotographWriter, packed_folder, read_index, read_photograph, shard_path
 from lapcvae.errors import DataError
 
 
@@ -20,7 +20,8 @@ def test_bytes_come_back_from_several_shards(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.bin"))) > 5
     assert max(p.stat().st_size for p in tmp_path.glob("*.bin")) <= 1000
     stored = [e for e in entries if not e.reason]
-    assert [read_photograph(tmp_path, e.shard, e.offset, e.bytes) for e in stored] == list(photographs.values())
+    packed = packed_folder(tmp_path)
+    assert [read_photograph(packed, e.shard, e.offset, e.bytes) for e in stored] == list(photographs.values())
     assert entries[-1].reason == "not_a_file"
     assert (tmp_path / "index.csv").read_text().count("\n") == 52
 
@@ -31,12 +32,14 @@ def test_a_short_shard_is_told(tmp_path: Path) -> None:
     shard_path(tmp_path, 0).write_bytes(b"1234")
     (entry,) = read_index(tmp_path)
     with pytest.raises(DataError, match="ends before byte 8"):
-        read_photograph(tmp_path, entry.shard, entry.offset, entry.bytes)
+        read_photograph(packed_folder(tmp_path), entry.shard, entry.offset, entry.bytes)
 
 
 def test_a_missing_or_foreign_index_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not found"):
         list(read_index(tmp_path))
+    with pytest.raises(DataError, match="not found"):
+        packed_folder(tmp_path)
     (tmp_path / "index.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="columns"):
         list(read_index(tmp_path))

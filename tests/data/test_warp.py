@@ -55,8 +55,9 @@ def test_one_point_five_times_has_no_similarity() -> None:
     assert np.isnan(matrices[0]).all()
     assert np.allclose(matrices[1], np.eye(2, 3))
     frames = np.array([[100, 100], [178, 218]])
-    assert np.isnan(border_share(matrices, frames, 64)[0])
-    assert border_share(matrices, frames, 64)[1] == 0
+    outside = border_share(to_crop(matrices, 64), frames, 64)
+    assert np.isnan(outside[0])
+    assert outside[1] == 0
 
 
 @pytest.mark.parametrize("size", [64, 128])
@@ -73,7 +74,7 @@ def test_points_land_on_the_template(size: int, angle: float, scale: float) -> N
     for i, (x, y) in enumerate(drawn):
         image[:] = 0
         cv2.circle(image, (round(x), round(y)), round(radius), (255, 255, 255), -1)
-        small = warp(image, similarity(points), size).astype(float)[..., 0]
+        small = warp(image, to_crop(similarity(points), size), size).astype(float)[..., 0]
         total = small.sum()
         rows, columns = np.mgrid[:size, :size]
         centre = np.array([(columns * small).sum(), (rows * small).sum()]) / total
@@ -86,7 +87,7 @@ def test_of_stripes_too_fine_to_show_little_is_left(reduction: float) -> None:
     image = np.zeros((1800, 1800, 3), np.uint8)
     image[:, ::2] = 255
     for phase in (0, 0.1, 0.3, 0.7):
-        face = warp(image, turned(0, 148 / 64 / reduction, (phase, 0)), 64) - 127.5
+        face = warp(image, to_crop(turned(0, 148 / 64 / reduction, (phase, 0)), 64), 64) - 127.5
         # A mean of three pixels leaves a third; a plain resize would leave all.
         assert np.sqrt((face**2).mean()) / 127.5 < 0.34
 
@@ -98,9 +99,9 @@ def test_a_large_photograph_is_decoded_at_a_reduced_size_and_gives_the_same_face
     image = Image.open(io.BytesIO(next(iter(faces.values())))).convert("RGB")
     side = round(160 * scale)
     large = encode(image.resize((side, side), Image.Resampling.BICUBIC), "JPEG", quality=95)
-    matrix = turned(4, 160 / side, (10, 30))
-    small = cut(large, matrix, 64, DECODING).astype(float)
-    assert np.abs(small - warp(decode(large, DECODING), matrix, 64)).mean() < 1
+    crop = to_crop(turned(4, 160 / side, (10, 30)), 64)
+    small = cut(large, crop, 64, DECODING).astype(float)
+    assert np.abs(small - warp(decode(large, DECODING), crop, 64)).mean() < 1
 
 
 @pytest.mark.parametrize("scale", [0.8, 1.3, 2.0, 3.1])
@@ -108,11 +109,12 @@ def test_a_face_is_what_many_samples_a_pixel_give(faces: dict[str, bytes], scale
     for data in list(faces.values())[:5]:
         image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((round(250 * scale),) * 2))
         matrix = turned(8, 1.1 / scale, (-40, -30))
+        crop = to_crop(matrix, 64)
         fine = cv2.warpAffine(image, to_crop(matrix, 64 * 8), (512, 512), flags=cv2.INTER_LINEAR)
         many = fine.reshape(64, 8, 64, 8, 3).astype(float).mean((1, 3))
-        inside = border_share(matrix[None], np.array([image.shape[1::-1]]), 64)[0] == 0
+        inside = border_share(crop[None], np.array([image.shape[1::-1]]), 64)[0] == 0
         assert inside
-        assert np.abs(warp(image, matrix, 64) - many).mean() < 1
+        assert np.abs(warp(image, crop, 64) - many).mean() < 1
 
 
 @pytest.mark.parametrize("reduction", [1, 3, 5, 7])
@@ -125,7 +127,7 @@ def test_reductions_by_odd_numbers_average_as_opencv_averages_areas(reduction: i
     matrix[:, 2] = (crop[:, 2] + 0.5) * 148 / size - 0.5 + [15, 40]
     assert np.allclose(to_crop(matrix, size), crop)
     area = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    assert np.array_equal(warp(image, matrix, size), area)
+    assert np.array_equal(warp(image, to_crop(matrix, size), size), area)
 
 
 @given(st.floats(1, 8))
@@ -150,7 +152,7 @@ def test_only_the_part_that_is_shown_is_looked_at_and_the_outside_is_a_mirror(
     wide = matrix.copy()
     wide[:, 2] -= matrix[:, :2] @ (279, 279)
     mirrored = np.pad(image, ((279, 279), (279, 279), (0, 0)), mode="reflect")
-    assert np.abs(warp(image, matrix, 64).astype(int) - warp(mirrored, wide, 64)).mean() < 0.2
+    assert np.abs(warp(image, to_crop(matrix, 64), 64).astype(int) - warp(mirrored, to_crop(wide, 64), 64)).mean() < 0.2
 
 
 def test_the_middle_of_the_protocol_is_cut() -> None:
@@ -158,18 +160,18 @@ def test_the_middle_of_the_protocol_is_cut() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (218, 178, 3), dtype=np.uint8)
     identity = np.array([[1.0, 0, 0], [0, 1, 0]])
-    assert np.array_equal(warp(image, identity, 148), image[40:188, 15:163])
+    assert np.array_equal(warp(image, to_crop(identity, 148), 148), image[40:188, 15:163])
     assert np.allclose(to_crop(identity, 74)[:, 2], (np.array([-15, -40]) + 0.5) / 2 - 0.5)
 
 
 def test_outside_is_reflected_and_told() -> None:
     image = np.full((100, 100, 3), 200, np.uint8)
-    matrix = turned(0, 1.0, (15 + 74, 40))  # the photograph's left edge is in the middle of the crop
-    face = warp(image, matrix, 148)
+    crop = to_crop(turned(0, 1.0, (15 + 74, 40)), 148)  # the photograph's left edge is in the middle of the crop
+    face = warp(image, crop, 148)
     assert face.min() == 200
     frame = np.array([[100, 100]])
-    assert border_share(matrix[None], frame, 148)[0] == pytest.approx(1 - 74 * 100 / 148**2, abs=1e-3)
-    assert border_share(turned(0, 1, (1000, 1000))[None], frame, 64)[0] == 1.0
+    assert border_share(crop[None], frame, 148)[0] == pytest.approx(1 - 74 * 100 / 148**2, abs=1e-3)
+    assert border_share(to_crop(turned(0, 1, (1000, 1000)), 64)[None], frame, 64)[0] == 1.0
 
 
 def test_measures_of_known_faces() -> None:

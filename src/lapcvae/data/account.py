@@ -14,7 +14,7 @@ from PIL import Image
 
 from lapcvae.data.decode import DecodeConfig, Unreadable, decode
 from lapcvae.data.manifest import read_texts
-from lapcvae.data.photographs import Entry, read_index, read_photograph
+from lapcvae.data.photographs import Entry, PackedFolder, packed_folder, read_index, read_photograph
 from lapcvae.data.reasons import REASONS
 from lapcvae.data.split import SPLITS
 from lapcvae.errors import DataError
@@ -66,11 +66,11 @@ def as_text(counts: dict[str, Any]) -> str:
 
 def write_page(manifest: Path, raw: Path, out: Path, decoding: DecodeConfig) -> None:
     """Write the account as one page that needs no network, with thumbnails of the rejected photographs by reason."""
-    counts = account(manifest)
+    counts, packed = account(manifest), packed_folder(raw)
     shown: dict[str, list[str]] = {reason: [] for reason in counts["rejected"]}
     for entry, (reason, name) in zip(read_index(raw), read_texts(manifest, "reason", "name"), strict=True):
         if reason and len(shown[reason]) < _SHOWN:
-            shown[reason].append(_figure(name, entry, raw, decoding))
+            shown[reason].append(_figure(name, entry, packed, decoding))
     write_text(out, _page(counts, shown))
 
 
@@ -90,13 +90,13 @@ def _page(counts: dict[str, Any], shown: dict[str, list[str]]) -> str:
     )
 
 
-def _figure(name: str, entry: Entry, raw: Path, decoding: DecodeConfig) -> str:
+def _figure(name: str, entry: Entry, raw: PackedFolder, decoding: DecodeConfig) -> str:
     picture = _thumbnail(entry, raw, decoding)
     image = f'<img alt="" src="data:image/jpeg;base64,{picture}">' if picture else ""
     return f"<figure>{image}<figcaption>{html.escape(name)}</figcaption></figure>"
 
 
-def _thumbnail(entry: Entry, raw: Path, decoding: DecodeConfig) -> str:
+def _thumbnail(entry: Entry, raw: PackedFolder, decoding: DecodeConfig) -> str:
     if entry.shard < 0:
         return ""
     try:

@@ -20,7 +20,7 @@ from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, KEEP, Duplica
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.judge import AlignConfig, judge, reject
 from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row, moved_up, row_of
-from lapcvae.data.photographs import Entry, read_index, read_photograph
+from lapcvae.data.photographs import Entry, PackedFolder, packed_folder, read_index, read_photograph
 from lapcvae.data.row_spool import RowSpool
 from lapcvae.data.sight import Sight, read_sights
 from lapcvae.data.split import SPLITS, SplitConfig, split_of
@@ -33,7 +33,7 @@ from lapcvae.io.record_store import DIGEST_BYTES, RecordFile, RecordStore, write
 
 _CHUNK = 64  # photographs a task
 _BATCH = 1024  # photographs looked up and written at a time
-_FORMAT = "6"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
+_FORMAT = "7"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
 _PIXELS = "pixels"
 _REASONS = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
@@ -51,13 +51,13 @@ class AlignInputs:
 class _Place:
     """What is the same for all photographs of a run."""
 
-    raw: Path
+    raw: PackedFolder
     decode: DecodeConfig
     size: int
     file: RecordFile | None  # where to put the pixels; None where this is another machine, and they have to be sent
 
 
-_Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the similarity's six float64, none if it is rejected
+_Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the crop's six float64, none if it is rejected
 _MADE = struct.Struct(f"<{DIGEST_BYTES}s4d")  # the SHA-256 of a face's pixels, and what is measured of it
 
 
@@ -123,7 +123,7 @@ def align(
     ):
         pixels = kept.files[_PIXELS]
         file = pixels if executor.kind == "processes" else None
-        work = functools.partial(_align_one, _Place(inputs.raw.resolve(), decode_config, config.size_px, file))
+        work = functools.partial(_align_one, _Place(packed_folder(inputs.raw), decode_config, config.size_px, file))
 
         def begin(batch: list[tuple[Row, _Task]]) -> _Batch:
             keyed = [(row, key_of(version, row.sha256, task[3].hex()) if task[3] else b"") for row, task in batch]
@@ -214,13 +214,13 @@ def _judged(inputs: AlignInputs, config: AlignConfig, split: SplitConfig) -> Ite
         for row, (entry, sight) in zip(rows, batch, strict=True):
             if sight is None:
                 reject(row, entry.reason)
-        matrices = judge(rows, [sight for _, sight in batch], config, [bool(entry.points) for entry, _ in batch])
+        crops = judge(rows, [sight for _, sight in batch], config, [bool(entry.points) for entry, _ in batch])
         judged = []
-        for row, (entry, _), matrix in zip(rows, batch, matrices, strict=True):
-            if matrix is not None:
+        for row, (entry, _), crop in zip(rows, batch, crops, strict=True):
+            if crop is not None:
                 row.group = row.identity or row.pixels_sha256
                 row.split = entry.split or split_of(row.group, split)
-            judged.append((row, (entry.shard, entry.offset, entry.bytes, b"" if matrix is None else matrix.tobytes())))
+            judged.append((row, (entry.shard, entry.offset, entry.bytes, b"" if crop is None else crop.tobytes())))
         yield judged
 
 

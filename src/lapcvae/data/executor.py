@@ -122,6 +122,8 @@ def head_start(module: str) -> None:
 
     For programs, before they import it themselves: on another core the same takes no time of theirs.
     """
+    # Else NumPy's linear algebra starts a thread a core in each of the two, and they wait for work in a loop.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if os.name == "posix":
         multiprocessing.get_context("forkserver").set_forkserver_preload([module])
         forkserver.ensure_running()

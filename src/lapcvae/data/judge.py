@@ -10,7 +10,7 @@ import numpy as np
 
 from lapcvae.data.manifest import Row
 from lapcvae.data.sight import Face, Sight
-from lapcvae.data.template import HEIGHT_PX, WIDTH_PX, residual, rotation_deg, similarity
+from lapcvae.data.template import HEIGHT_PX, WIDTH_PX, residual, rotation_deg, similarity, to_crop
 from lapcvae.data.warp import border_share
 
 
@@ -54,25 +54,26 @@ def _from_middle(face: Face, sight: Sight) -> float:
 def judge(
     rows: Sequence[Row], sights: Sequence[Sight | None], config: AlignConfig, aligned: Sequence[bool]
 ) -> list[np.ndarray | None]:
-    """Fill in what is known before the warp; returns the similarity to the template, None for what is now rejected.
+    """Fill in what is known before the warp; returns the crop of each (see `template.to_crop`), None if now rejected.
 
     A photograph that comes `aligned` from its makers (178 x 218 pixels) is taken as it is, whatever its points; one
     without a sight is rejected already. Many at once, because arrays cost as much for one as for hundreds.
     """
     faces = [None if sight is None else _face(row, sight, config) for row, sight in zip(rows, sights, strict=True)]
     found = [(i, rows[i], face.points) for i, face in enumerate(faces) if face is not None]
-    matrices: list[np.ndarray | None] = [None] * len(rows)
+    crops: list[np.ndarray | None] = [None] * len(rows)
     if not found:
-        return matrices
+        return crops
     points = np.array([values for _, _, values in found]).reshape(-1, 5, 2)
     frames = np.array([(row.width, row.height) for _, row, _ in found], dtype=np.float64)
     as_is = np.array([aligned[i] for i, _, _ in found]) & (frames == (WIDTH_PX, HEIGHT_PX)).all(1)
     fitted = np.where(as_is[:, None, None], np.eye(2, 3), similarity(points))
+    fitted_crops = to_crop(fitted, config.size_px)
     measures = (
         np.hypot(*(points[:, 1] - points[:, 0]).T),
         residual(points, fitted),
         rotation_deg(fitted),
-        border_share(fitted, frames, config.size_px),
+        border_share(fitted_crops, frames, config.size_px),
         as_is,
     )
     for n, (distance, error, turn, border, taken) in enumerate(zip(*(of.tolist() for of in measures), strict=True)):
@@ -91,8 +92,8 @@ def judge(
         if reason:
             reject(row, reason)
         else:
-            matrices[i] = fitted[n]
-    return matrices
+            crops[i] = fitted_crops[n]
+    return crops
 
 
 def _face(row: Row, sight: Sight, config: AlignConfig) -> Face | None:

@@ -19,7 +19,7 @@ from lapcvae.data.ahead import batched, one_ahead
 from lapcvae.data.decode import DecodeConfig, Unreadable, decode
 from lapcvae.data.detector import DetectorConfig, detect
 from lapcvae.data.executor import ExecutorConfig, open_executor
-from lapcvae.data.photographs import Entry, read_index, read_photograph
+from lapcvae.data.photographs import Entry, PackedFolder, packed_folder, read_index, read_photograph
 from lapcvae.data.sight import HEADER, Face, Sight, line_of
 from lapcvae.io.atomic import atomic_path
 from lapcvae.io.cache import ContentCache, key_of
@@ -34,7 +34,7 @@ _FORMAT = "5"  # part of the cache key; raise it when `Sight` or how it is made 
 
 @dataclass(frozen=True)
 class _Task:
-    raw: Path
+    raw: PackedFolder
     entry: Entry
     decode: DecodeConfig
     detector: DetectorConfig
@@ -104,6 +104,7 @@ def find_landmarks(
     version = f"{_FORMAT}|{decode_config}|{detector.version}"
     counts: Counter[str] = Counter()
     under_way: set[bytes] = set()
+    packed = packed_folder(raw)
     with (
         ContentCache(cache) as kept,
         atomic_path(out) as temporary,
@@ -120,7 +121,7 @@ def find_landmarks(
             missing = [key for key in entries if key not in known and key not in under_way]
             under_way.update(missing)
             counts.update(total=len(batch), new=len(missing))
-            tasks = [_Task(raw.resolve(), entries[key], decode_config, detector) for key in missing]
+            tasks = [_Task(packed, entries[key], decode_config, detector) for key in missing]
             return _Batch(keyed, known, missing, workers.run(_look_at, tasks, _CHUNK, _crashed))
 
         def finish(batch: _Batch) -> None:

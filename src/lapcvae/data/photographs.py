@@ -16,9 +16,11 @@ from typing import BinaryIO, NamedTuple
 
 from lapcvae.data.names import printable
 from lapcvae.errors import DataError
+from lapcvae.io.open_file import OpenFile
 
 INDEX = "index.csv"
 SHARD_BYTES = 256 << 20
+_BUFFER_BYTES = 1 << 20  # written at a time
 
 
 class Entry(NamedTuple):
@@ -94,7 +96,7 @@ class PhotographWriter:
             self._stream.close()
         self._shard += 1
         self._offset = 0
-        self._stream = shard_path(self._folder, self._shard).open("wb")
+        self._stream = shard_path(self._folder, self._shard).open("wb", buffering=_BUFFER_BYTES)
 
 
 def read_index(folder: Path) -> Iterator[Entry]:
@@ -103,7 +105,7 @@ def read_index(folder: Path) -> Iterator[Entry]:
     try:
         stream = path.open(encoding="utf-8", newline="")
     except FileNotFoundError:
-        raise DataError(f"{path}: not found; run `dvc repro download` first") from None
+        raise _absent(path) from None
     with stream:
         rows = csv.reader(stream)
         if tuple(next(rows, ())) != COLUMNS:
@@ -113,35 +115,40 @@ def read_index(folder: Path) -> Iterator[Entry]:
             yield Entry(name, identity, digest, int(shard), int(offset), int(size), reason, split, points)
 
 
-def read_photograph(folder: Path, shard: int, offset: int, size: int) -> bytes:
-    """The original bytes of one photograph. Raises `DataError` if the shard is shorter than the index says."""
-    path = _shard_name(str(folder), shard)
+class PackedFolder(NamedTuple):
+    """A packed folder, as those who read photographs from it know it; the index tells it from another at its place."""
+
+    path: str
+    index_inode: int
+    index_changed_ns: int
+
+
+def packed_folder(folder: Path) -> PackedFolder:
+    """What `read_photograph` needs of `folder`, in any process. Raises `DataError` where there is no index."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - a Path made for every photograph costs more than reading it
-        data = os.pread(_opened(path, status.st_ino, status.st_mtime_ns).handle, size, offset)
+        status = (folder / INDEX).stat()
     except FileNotFoundError:
-        raise DataError(f"{path}: not found; run `dvc repro --force download`") from None
+        raise _absent(folder / INDEX) from None
+    return PackedFolder(str(folder.resolve()), status.st_ino, status.st_mtime_ns)
+
+
+def read_photograph(folder: PackedFolder, shard: int, offset: int, size: int) -> bytes:
+    """The original bytes of one photograph. Raises `DataError` if its shard is gone or ends before it does."""
+    data = os.pread(_shard(folder, shard).handle, size, offset)
     if len(data) != size:
+        path = shard_path(Path(folder.path), shard)
         raise DataError(f"{path}: ends before byte {offset + size}; run `dvc repro --force download`")
     return data
 
 
 @functools.lru_cache(maxsize=4)
-def _shard_name(folder: str, shard: int) -> str:
-    return str(shard_path(Path(folder), shard))
+def _shard(folder: PackedFolder, shard: int) -> OpenFile:
+    path = shard_path(Path(folder.path), shard)
+    try:
+        return OpenFile(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise _absent(path) from None
 
 
-@functools.lru_cache(maxsize=4)
-def _opened(path: str, inode: int, changed_ns: int) -> _Shard:
-    """A shard, kept open: `inode` and `changed_ns` tell it from another file of the same name."""
-    return _Shard(path)
-
-
-class _Shard:
-    """An open file that is closed when it falls out of the cache."""
-
-    def __init__(self, path: str) -> None:
-        self.handle = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        os.close(self.handle)
+def _absent(path: Path) -> DataError:
+    return DataError(f"{path}: not found; run `dvc repro --force download`")

@@ -137,8 +137,10 @@ def _folder_member(entry: os.DirEntry[str], name: str) -> Member:
 def _read(handle: int, limit: int, size: int) -> bytes:
     """All of a file of about `size` bytes, at most `limit`; a stream would make room for as many each time."""
     parts, wanted = [], min(limit, size + 1)
-    while wanted and (part := os.read(handle, wanted)):
-        parts.append(part)
-        limit -= len(part)
+    while wanted:
+        parts.append(os.read(handle, wanted))
+        if len(parts[-1]) < wanted:  # a regular file gives less only at its end
+            break
+        limit -= wanted
         wanted = min(limit, _PIECE_BYTES)
     return b"".join(parts)

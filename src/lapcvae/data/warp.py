@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from lapcvae.data.decode import DecodeConfig, decode_again
-from lapcvae.data.template import to_crop
 
 _BLACK = 3  # grey values up to this count as black: JPEG noise on the wedges of rotated photographs
 _MOST_REDUCTION = 8  # larger ones shrink the photograph first
@@ -25,28 +24,22 @@ class Look(NamedTuple):
     black_share: float  # of the crop's pixels that are black in all channels, 0 to 1
 
 
-def cut(data: bytes, matrix: np.ndarray, size: int, config: DecodeConfig) -> np.ndarray:
+def cut(data: bytes, crop: np.ndarray, size: int, config: DecodeConfig) -> np.ndarray:
     """The face in a photograph's bytes, which have been decoded before: uint8 (size, size, 3). See `warp`.
 
     Raises `Unreadable`.
     """
-    crop = to_crop(matrix, size)
     image, factor = decode_again(data, config, _reduction(crop) / _LEFT_TO_WARP)
-    if factor > 1:
-        crop = to_crop(_of_reduced(matrix, np.array([factor, factor])), size)
-    return _sampled(image, crop, size)
+    return warp(image, _of_reduced(crop, np.array([factor, factor])) if factor > 1 else crop, size)
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+def warp(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     """The centre crop of the template, uint8 (size, size, 3), of an RGB uint8 (H, W, 3) image.
 
-    `matrix` (2, 3) maps source pixels to the 178 x 218 template. Where the crop leaves the photograph it is reflected.
-    The photograph is averaged over what a pixel of the crop covers, then sampled once, bilinearly.
+    `crop` (2, 3) maps its pixels to those of the result (see `template.to_crop`). Where the result leaves the
+    photograph it is reflected. The photograph is averaged over what a pixel of the result covers, then sampled once,
+    bilinearly.
     """
-    return _sampled(image, to_crop(matrix, size), size)
-
-
-def _sampled(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     reduction = _reduction(crop)
     if reduction > _MOST_REDUCTION:
         image, crop = _shrink(image, crop, reduction / _MOST_REDUCTION * 2)
@@ -108,12 +101,11 @@ def _of_reduced(matrix: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return reduced
 
 
-def border_share(matrices: np.ndarray, frames: np.ndarray, size: int) -> np.ndarray:
+def border_share(crops: np.ndarray, frames: np.ndarray, size: int) -> np.ndarray:
     """The share of each crop that lies outside its photograph, 0 to 1.
 
-    (N, 2, 3) similarities to the template and (N, 2) widths and heights to (N,); NaN where a matrix is.
+    (N, 2, 3) of `template.to_crop` and (N, 2) widths and heights to (N,); NaN where a crop is.
     """
-    crops = to_crop(matrices, size)
     edges = np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5
     scales = (crops[:, :, 0] ** 2).sum(1)[:, None, None]
     corners = (edges - crops[:, None, :, 2]) @ crops[:, :, :2] / scales  # in pixels of the photograph

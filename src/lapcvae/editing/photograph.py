@@ -37,13 +37,13 @@ def open_face(path: Path, side: int, params: Path = PARAMS_FILE, aligned: bool =
     config = replace(load(AlignConfig, "align", params), size_px=side)
     sight = look(data, hashlib.sha256(data).hexdigest(), decoding, load(DetectorConfig, "detector", params))
     row = Row(path.name, "file", "", sight.sha256, "accepted")
-    (matrix,) = judge([row], [sight], config, [False])
-    if matrix is None:
+    (crop,) = judge([row], [sight], config, [False])
+    if crop is None:
         raise SourceError(
             f"{path}: {row.reason}: {REASONS[row.reason]}. Choose another photograph, or, where it is an aligned face "
             "already, say so with --aligned"
         )
-    return _tensor(cut(data, matrix, side, decoding))
+    return _tensor(cut(data, crop, side, decoding))
 
 
 def open_picture(path: Path, params: Path = PARAMS_FILE) -> Tensor:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from lapcvae.errors import StorageError
 from lapcvae.io.cache import open_database, rows_of
+from lapcvae.io.open_file import OpenFile
 
 DIGEST_BYTES = 32  # of a SHA-256
 _PART_BYTES = 1 << 20  # read at once: what stays in a core's cache until it is written
@@ -172,16 +173,6 @@ def write_record(file: RecordFile, place: int, data: bytes) -> None:
         raise StorageError(f"{file.path}: a record could not be kept ({refusal}); free some space")
 
 
-class _Opened:
-    """A file that stays open for the next record, and is closed when another one takes its place."""
-
-    def __init__(self, path: str) -> None:
-        self.handle = os.open(path, os.O_WRONLY)
-
-    def __del__(self) -> None:
-        os.close(self.handle)
-
-
 @functools.lru_cache(maxsize=8)
-def _opened(file: RecordFile) -> _Opened:
-    return _Opened(file.path)
+def _opened(file: RecordFile) -> OpenFile:
+    return OpenFile(file.path, os.O_WRONLY)
