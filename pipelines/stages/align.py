@@ -9,7 +9,8 @@ from lapcvae.data.executor import ExecutorConfig, head_start
 
 if __name__ == "__main__":
     head_start("lapcvae.data.align")
-    # Thousands of rows are in hand at once; looking through them for cycles, again and again, took a sixth of the time.
+    # Thousands of rows are in hand at once: looking through them for cycles, time and again, took a sixth of the time
+    # of this process.
     gc.set_threshold(100_000)
 
 from lapcvae.config import load

@@ -122,7 +122,7 @@ def head_start(module: str) -> None:
 
     For programs, before they import it themselves: on another core the same takes no time of theirs.
     """
-    # Else NumPy's linear algebra starts a thread a core in each of the two, and they wait for work in a loop.
+    # Else NumPy's linear algebra starts a thread a core, in both, which look for work in a loop before they sleep.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if os.name == "posix":
         multiprocessing.get_context("forkserver").set_forkserver_preload([module])
