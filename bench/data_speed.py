@@ -1,6 +1,6 @@
 """How fast the data stages are, beside what the bare libraries do on the same cores.
 
-    python -m bench.data_speed detect   [--count 4000]    landmarks against the detector alone
+    python -m bench.data_speed detect   [--count 12000]   landmarks against the detector alone
     python -m bench.data_speed align    [--count 30000] [--side 250]   decode and align against OpenCV alone
     python -m bench.data_speed added    [--count 12000]   100 photographs added to many, against 100 alone
     python -m bench.data_speed memory   [--count 100000]  peak memory of each stage, all processes together
@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the photographs here")
     chosen = parser.parse_args()
     works: dict[str, tuple[Callable[[int, Path], dict[str, Any]], int]] = {
-        "detect": (detect_speed, 4000),
+        "detect": (detect_speed, 12_000),
         "align": (functools.partial(align_speed, side=chosen.side), 30_000),
         "added": (added, 12_000),
         "memory": (memory, 100_000),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import platform
@@ -156,6 +157,7 @@ def _begin() -> None:
     import cv2  # not above: it would be imported before `head_start` can have others import it
 
     cv2.setNumThreads(1)  # a process a core does better than threads inside each
+    gc.freeze()  # what has been imported stays: going through it for cycles took a fiftieth of a detector's time
     _keep_memory()
     _end_with_parent()
 
