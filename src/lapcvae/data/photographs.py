@@ -105,7 +105,7 @@ def read_index(folder: Path) -> Iterator[Entry]:
     try:
         stream = path.open(encoding="utf-8", newline="")
     except FileNotFoundError:
-        raise _absent(path) from None
+        raise _without_index(path) from None
     with stream:
         rows = csv.reader(stream)
         if tuple(next(rows, ())) != COLUMNS:
@@ -128,7 +128,7 @@ def packed_folder(folder: Path) -> PackedFolder:
     try:
         status = (folder / INDEX).stat()
     except FileNotFoundError:
-        raise _absent(folder / INDEX) from None
+        raise _without_index(folder / INDEX) from None
     return PackedFolder(str(folder.resolve()), status.st_ino, status.st_mtime_ns)
 
 
@@ -147,8 +147,8 @@ def _shard(folder: PackedFolder, shard: int) -> OpenFile:
     try:
         return OpenFile(path, os.O_RDONLY)
     except FileNotFoundError:
-        raise _absent(path) from None
+        raise DataError(f"{path}: not found; run `dvc repro --force download`") from None
 
 
-def _absent(path: Path) -> DataError:
-    return DataError(f"{path}: not found; run `dvc repro --force download`")
+def _without_index(path: Path) -> DataError:
+    return DataError(f"{path}: not found; run `dvc repro download` first")
