@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lapcvae.errors import ConfigError, DataError
+from lapcvae.pyramid import precompute
 from lapcvae.pyramid.filters import expand
 from lapcvae.pyramid.laplacian import PyramidConfig
 from lapcvae.pyramid.stored import read_pyramid, write_pyramid
@@ -72,7 +73,9 @@ def test_a_damaged_pyramid_is_said(images: np.ndarray, tmp_path: Path) -> None:
         read_pyramid(tmp_path / "p")
 
 
-def test_new_photographs_alone_are_worked_on_and_no_byte_depends_on_it(tmp_path: Path) -> None:
+def test_new_photographs_alone_are_worked_on_and_no_byte_depends_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = np.random.default_rng(1).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8)
     splits = [SPLITS[i % len(SPLITS)] for i in range(300)]
     cache = tmp_path / "cache"
@@ -86,6 +89,7 @@ def test_new_photographs_alone_are_worked_on_and_no_byte_depends_on_it(tmp_path:
         now = list(db.execute("SELECT place, key FROM records ORDER BY place"))
     assert len(now) == 300
     assert now[: len(old)] == kept  # what was there was not worked out again
+    monkeypatch.setattr(precompute, "_PART_BYTES", 20_000)  # six photographs and a part of one
     write_pyramid(images, splits, config, tmp_path / "afresh")
     for name in ("x1.npy", "x2.npy", "x3.npy", "splits.npy", "pyramid.json"):
         assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "afresh" / name).read_bytes()

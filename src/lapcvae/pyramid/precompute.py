@@ -26,7 +26,7 @@ from lapcvae.io.progress import progress
 from lapcvae.io.record_store import DIGEST_BYTES, RecordStore, write_record
 from lapcvae.pyramid.filters import PyramidKind, band, reduce
 
-_CHUNK = 256
+_PART_BYTES = 3 << 19  # of photographs, worked on at once; more of them take more memory, and longer
 _FORMAT = "4"  # part of the cache key; raise it when the filters or what is kept of a photograph change
 
 
@@ -67,7 +67,8 @@ def precompute(
                 found = one.unpack(made)
                 for stream, name in zip(out[1:], one.lengths, strict=True):
                     stream.writelines(kept.read(name, places))
-            moments += found[training[start : start + len(part)]].sum(0)
+            for of_one in found[training[start : start + len(part)]]:  # so that no sum depends on how many are a part
+                moments += of_one
             bar.update(len(part))
     return _statistics(moments, int(training.sum()), sides), digest.hexdigest()
 
@@ -161,10 +162,12 @@ def _statistics(moments: np.ndarray, count: int, sides: list[int]) -> dict[str, 
 
 def _in_parts(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, some rows) of an array; a mapped file is read, not mapped, so that memory stays flat."""
-    for start in range(0, len(images), _CHUNK):
-        rows = min(_CHUNK, len(images) - start)
+    size = int(np.prod(images.shape[1:]))
+    most = max(1, _PART_BYTES // size)
+    for start in range(0, len(images), most):
+        rows = min(most, len(images) - start)
         if isinstance(images, np.memmap):
-            shape, size = (rows, *images.shape[1:]), int(np.prod(images.shape[1:]))
+            shape = (rows, *images.shape[1:])
             place = images.offset + start * size * images.itemsize
             yield start, np.fromfile(str(images.filename), images.dtype, rows * size, offset=place).reshape(shape)
         else:
