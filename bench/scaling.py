@@ -60,6 +60,7 @@ def write(folder: Path, side: int, count: int) -> None:
     for first in range(0, count, len(some)):
         images[first : first + len(some)] = some[: count - first]
     images.flush()
+    pyramid_of(some[:2], folder / "pyramid")  # the loops are compiled, or loaded
     del images, some
     with OwnMemory() as memory:
         start = time.perf_counter()
