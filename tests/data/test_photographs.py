@@ -35,6 +35,18 @@ def test_a_short_shard_is_told(tmp_path: Path) -> None:
         read_photograph(packed_folder(tmp_path), entry.shard, entry.offset, entry.bytes)
 
 
+def test_a_shard_that_was_put_back_is_read_and_not_the_one_that_was_open(tmp_path: Path) -> None:
+    with PhotographWriter(tmp_path) as writer:
+        writer.store("a", "", b"12345678")
+    (entry,) = read_index(tmp_path)
+    place = entry.shard, entry.offset, entry.bytes
+    for content in (b"abcdefgh", b"12345678"):  # the index stays as it was
+        restored = tmp_path / "restored"
+        restored.write_bytes(content)
+        restored.replace(shard_path(tmp_path, 0))
+        assert read_photograph(packed_folder(tmp_path), *place) == content
+
+
 def test_a_missing_or_foreign_index_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not found"):
         list(read_index(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import threading
@@ -22,7 +23,7 @@ from lapcvae.config import load, parse
 from lapcvae.data.collect import collect
 from lapcvae.data.manifest import read_manifest
 from lapcvae.data.photographs import read_index
-from lapcvae.data.sources import MIRRORS, SourceConfig
+from lapcvae.data.sources import MIRRORS, SourceConfig, folder_members
 from lapcvae.errors import ConfigError, SourceError
 from lapcvae.io.atomic import sha256_file
 from lapcvae.io.fetch import MIRRORS_VARIABLE, RemoteFile
@@ -69,6 +70,19 @@ def test_folder_zip_and_tar_give_the_same_photographs(faces: dict[str, bytes], t
         found.append([(e.name, e.identity, e.sha256) for e in read_index(tmp_path / f"raw{i}")])
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 6
+
+
+def test_a_file_that_comes_in_pieces_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").mkdir()
+    content = bytes(range(256)) * 40
+    (tmp_path / "source" / "a.jpg").write_bytes(content)
+    whole = os.read
+    monkeypatch.setattr(os, "read", lambda handle, wanted: whole(handle, min(wanted, 1000)))  # as some file systems do
+    (member,) = folder_members(tmp_path / "source", 10)
+    assert member.read(100_000) == content
+    assert member.read(5000) == content[:5000]
+    (tmp_path / "source" / "a.jpg").write_bytes(content * 2)  # has grown since it was listed
+    assert member.read(100_000) == content * 2
 
 
 def test_an_archive_at_an_address_is_fetched_verified_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

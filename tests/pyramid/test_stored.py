@@ -89,7 +89,7 @@ def test_new_photographs_alone_are_worked_on_and_no_byte_depends_on_it(
         now = list(db.execute("SELECT place, key FROM records ORDER BY place"))
     assert len(now) == 300
     assert now[: len(old)] == kept  # what was there was not worked out again
-    monkeypatch.setattr(precompute, "_PART_BYTES", 20_000)  # six photographs and a part of one
+    monkeypatch.setattr(precompute, "_PART_BYTES", 20_000)  # six photographs at once
     write_pyramid(images, splits, config, tmp_path / "afresh")
     for name in ("x1.npy", "x2.npy", "x3.npy", "splits.npy", "pyramid.json"):
         assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "afresh" / name).read_bytes()

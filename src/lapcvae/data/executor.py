@@ -121,7 +121,8 @@ def _cores() -> int:
 def head_start(module: str) -> None:
     """Begin to import the module whose functions are to be run, in the process that workers will be copies of.
 
-    For programs, before they import it themselves: on another core the same takes no time of theirs.
+    For programs, before they import it themselves: on another core the same takes no time of theirs. NumPy's linear
+    algebra is left with one thread here and there, where the environment does not say otherwise.
     """
     # Else NumPy's linear algebra starts a thread a core, in both, which look for work in a loop before they sleep.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

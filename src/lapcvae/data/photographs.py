@@ -116,20 +116,19 @@ def read_index(folder: Path) -> Iterator[Entry]:
 
 
 class PackedFolder(NamedTuple):
-    """A packed folder, as those who read photographs from it know it; the index tells it from another at its place."""
+    """A packed folder, as those who read photographs from it know it."""
 
     path: str
-    index_inode: int
-    index_changed_ns: int
+    state: str  # another one when any of its files is another or was changed: readers keep them open
 
 
 def packed_folder(folder: Path) -> PackedFolder:
     """What `read_photograph` needs of `folder`, in any process. Raises `DataError` where there is no index."""
-    try:
-        status = (folder / INDEX).stat()
-    except FileNotFoundError:
-        raise _without_index(folder / INDEX) from None
-    return PackedFolder(str(folder.resolve()), status.st_ino, status.st_mtime_ns)
+    if not (folder / INDEX).is_file():
+        raise _without_index(folder / INDEX)
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    states = [(name, status.st_ino, status.st_ctime_ns) for name, status in files]
+    return PackedFolder(str(folder.resolve()), hashlib.sha256(repr(states).encode()).hexdigest())
 
 
 def read_photograph(folder: PackedFolder, shard: int, offset: int, size: int) -> bytes:

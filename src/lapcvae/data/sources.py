@@ -136,11 +136,11 @@ def _folder_member(entry: os.DirEntry[str], name: str) -> Member:
 
 def _read(handle: int, limit: int, size: int) -> bytes:
     """All of a file of about `size` bytes, at most `limit`; a stream would make room for as many each time."""
-    parts, wanted = [], min(limit, size + 1)
-    while wanted:
-        parts.append(os.read(handle, wanted))
-        if len(parts[-1]) < wanted:  # a regular file gives less only at its end
-            break
-        limit -= wanted
-        wanted = min(limit, _PIECE_BYTES)
+    data = os.read(handle, min(limit, size + 1))
+    if len(data) == min(limit, size):  # as a rule; else it has grown, or comes in pieces, or is shorter by now
+        return data
+    parts, limit = [data], limit - len(data)
+    while limit and (part := os.read(handle, min(limit, _PIECE_BYTES))):
+        parts.append(part)
+        limit -= len(part)
     return b"".join(parts)
