@@ -96,21 +96,30 @@ def _writing(project: Path) -> bool:
     )
 
 
+def _remove_results(project: Path) -> None:
+    for folder in ("done", "models", "data/rebuilt"):
+        shutil.rmtree(project / folder)
+
+
 def test_killed_at_random_moments(project: Path, unbroken: dict[str, str]) -> None:
     """At least 30 times: among updates, while something is written, between levels, anywhere at all (at the start)."""
+    begun = time.monotonic()
+    assert _ends(project) == 0, _said(project)
+    whole = time.monotonic() - begun  # moments are drawn from what a run takes here, however slow that is
+    _remove_results(project)
     seed = int.from_bytes(os.urandom(4))
     chance = random.Random(seed)
     kills: Counter[str] = Counter()
     finished = 0
     while kills.total() < KILLS or finished == 0 or min(kills[place] for place in PLACES) == 0:
         missing = [place for place in PLACES if kills.total() < KILLS or kills[place] == 0]
-        place = chance.choice(missing) if missing else ""  # enough: let the last one end by itself
-        if place == "between levels" and (project / "done/2").exists():
-            place = "anywhere"  # it is at its second level already
+        if (project / "done/2").exists() and "between levels" in missing:
+            missing.remove("between levels")  # that is over until the levels begin anew
+        place = chance.choice(missing) if missing else ""  # nothing to kill for: let it end by itself
         before = {path.name for k in LEVELS for path in _checkpoints(project, k)}
         process = start(project)
         if place == "writing":
-            time.sleep(chance.uniform(0, 1.5))
+            time.sleep(chance.uniform(0, whole / 2))
             _wait(lambda: _writing(project), process.is_alive)
         elif place == "among updates":
             new = lambda: any(p.name not in before for k in LEVELS for p in _checkpoints(project, k))  # noqa: B023, E731
@@ -120,7 +129,7 @@ def test_killed_at_random_moments(project: Path, unbroken: dict[str, str]) -> No
             _wait(lambda: (project / "models/level2").exists(), process.is_alive)
             time.sleep(chance.uniform(0, 0.1))
         elif place:
-            time.sleep(chance.uniform(0, 3))
+            time.sleep(chance.uniform(0, whole))
         if place and process.is_alive():
             process.kill()
         process.join(60)
@@ -132,8 +141,7 @@ def test_killed_at_random_moments(project: Path, unbroken: dict[str, str]) -> No
             assert left(project) == unbroken, f"seed {seed}, after {dict(kills)}"
             assert not [p for p in project.rglob("*.partial") if p.parent.name in ("models", "rebuilt")]
             finished += 1
-            for folder in ("done", "models", "data/rebuilt"):
-                shutil.rmtree(project / folder)
+            _remove_results(project)
     print(f"seed {seed}: {dict(kills)}, finished {finished} times")
 
 
