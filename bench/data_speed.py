@@ -53,6 +53,9 @@ _PASSES = 5
 _TURNS = 3
 _LOOK_S = 0.2  # between looks at a stage's memory
 _LOOKED_AT, _ALIGNED = 200, 1000  # photographs that the bare work is done on
+_PIECE_BYTES = 1 << 20
+# What a stage has to copy of photographs that it knows, at the least: `download` its source, others what they write.
+_COPIED = {"download": "photographs", "align": "data/aligned", "pyramid": "data/pyramid"}
 _SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
@@ -248,13 +251,14 @@ def known_points(folder: Path) -> dict[str, str]:
 def added(count: int, folder: Path) -> dict[str, Any]:
     """Each stage for 100 photographs alone, for many, and for the same many and 100 more: medians of turns.
 
-    Many are done once. In every turn it is another 100.
+    Many are done once. In every turn it is another 100. Beside them what it takes to copy what is copied for the many
+    and 100 more, and nothing else.
     """
     many, found = folder / "many", dict[str, Any]()
     shutil.rmtree(many, ignore_errors=True)
     put(project(many), 0, count)
     found["many"] = all_stages(many)
-    turns: dict[str, list[dict[str, dict[str, float]]]] = {"alone": [], "added": []}
+    turns: dict[str, list[dict[str, dict[str, float]]]] = {"alone": [], "added": [], "copied": []}
     for first in range(count, count + 100 * (1 + _TURNS), 100):  # in one turn more what is kept compiled is compiled
         shutil.rmtree(folder / "alone", ignore_errors=True)
         alone = project(folder / "alone")
@@ -262,6 +266,7 @@ def added(count: int, folder: Path) -> dict[str, Any]:
         turns["alone"].append(all_stages(alone))
         new = put(many, first, first + 100)
         turns["added"].append(all_stages(many))
+        turns["copied"].append({name: copied(many / source) for name, source in _COPIED.items()})
         for path in new:
             path.unlink()
     for name, of_turns in turns.items():
@@ -283,6 +288,20 @@ def put(work: Path, first: int, last: int) -> list[Path]:
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_bytes(data)
     return paths
+
+
+def copied(source: Path) -> dict[str, float]:
+    """Seconds, and processor seconds, of reading all files of a folder and writing them to one that is flushed."""
+    start, used = time.monotonic(), time.process_time()
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    with tempfile.TemporaryFile(dir=source, buffering=_PIECE_BYTES) as stream:
+        for path in files:
+            with path.open("rb", buffering=0) as file:
+                while piece := file.read(_PIECE_BYTES):
+                    stream.write(piece)
+        stream.flush()
+        os.fsync(stream.fileno())
+        return {"seconds": time.monotonic() - start, "cpu_s": time.process_time() - used}
 
 
 def all_stages(work: Path) -> dict[str, dict[str, float]]:
@@ -309,9 +328,10 @@ def memory(count: int, folder: Path) -> dict[str, Any]:
 
 def stages_table(found: dict[str, dict[str, dict[str, float]]]) -> str:
     """A row a case and stage."""
+    rows = [(case, name, used) for case, stages in found.items() for name, used in stages.items()]
     return results.table(
         ["photographs", "stage", "seconds", "processor seconds", "peak MB"],
-        [[case, name, *used.values()] for case, stages in found.items() for name, used in stages.items()],
+        [[case, name, used["seconds"], used["cpu_s"], used.get("peak_mb", "")] for case, name, used in rows],
     )
 
 

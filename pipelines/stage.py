@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -37,6 +38,7 @@ def run_stage(name: str, work: Callable[[], str]) -> None:
     Exit code 2 for what the user can mend (parameters, data, disk), 1 for what is ours.
     """
     lifeline.watch()
+    gc.freeze()  # what has been imported stays: going through it for cycles took as long as much of what is done here
     start = time.monotonic()
     try:
         summary = work()

@@ -73,9 +73,12 @@ def test_a_damaged_pyramid_is_said(images: np.ndarray, tmp_path: Path) -> None:
         read_pyramid(tmp_path / "p")
 
 
+@pytest.mark.parametrize("waiting", [20, 4096])
 def test_new_photographs_alone_are_worked_on_and_no_byte_depends_on_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int
 ) -> None:
+    monkeypatch.setattr(precompute, "_WAITING", waiting)
+    monkeypatch.setattr(precompute, "_PART_BYTES", 70_000)  # 22 photographs, of which 3 or 4 are new
     images = np.random.default_rng(1).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8)
     splits = [SPLITS[i % len(SPLITS)] for i in range(300)]
     cache = tmp_path / "cache"
@@ -89,7 +92,7 @@ def test_new_photographs_alone_are_worked_on_and_no_byte_depends_on_it(
         now = list(db.execute("SELECT place, key FROM records ORDER BY place"))
     assert len(now) == 300
     assert now[: len(old)] == kept  # what was there was not worked out again
-    monkeypatch.setattr(precompute, "_PART_BYTES", 20_000)  # six photographs at once
+    monkeypatch.setattr(precompute, "_PART_BYTES", 20_000)  # six at once
     write_pyramid(images, splits, config, tmp_path / "afresh")
     for name in ("x1.npy", "x2.npy", "x3.npy", "splits.npy", "pyramid.json"):
         assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "afresh" / name).read_bytes()

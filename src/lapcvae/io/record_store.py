@@ -109,7 +109,7 @@ class RecordStore:
         return {key: (made, place) for key, made, place in rows}
 
     def read(self, name: str, places: Sequence[int]) -> Iterator[bytes]:
-        """A part of the records at `places`, some megabytes at a time. Raises `StorageError` where the file is cut."""
+        """A part of the records at `places`, a megabyte at a time. Raises `StorageError` where the file is cut."""
         length, handle = self._lengths[name], self._handles[name]
         for first, count in _runs(places):
             for done in range(0, count * length, _PART_BYTES):

@@ -10,7 +10,7 @@ rounded away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
@@ -27,6 +27,7 @@ from lapcvae.io.record_store import DIGEST_BYTES, RecordStore, write_record
 from lapcvae.pyramid.filters import PyramidKind, band, reduce
 
 _PART_BYTES = 3 << 19  # of photographs, worked on at once; more of them take more memory, and longer
+_WAITING = 4096  # photographs, at most, that wait for new ones among them
 _FORMAT = "4"  # part of the cache key; raise it when the filters or what is kept of a photograph change
 
 
@@ -53,23 +54,15 @@ def precompute(
         out = [open_files.enter_context(_new(folder / "x1.npy", (count, sides[0], sides[0], 3), np.uint8))]
         for k, side in enumerate(sides[1:], 2):
             out.append(open_files.enter_context(_new(folder / f"x{k}.npy", (count, 2, side, side, 3), np.float16)))
-        for start, part in _in_parts(images):
-            out[0].write(part.data)
-            digests = [sha256(image).digest() for image in part]
-            digest.update(b"".join(digests))
-            if kept is None:
-                found, levels = _work_out(part, one, kind)
-                for stream, level in zip(out[1:], levels, strict=True):
-                    stream.write(level.data)
-            else:
-                keys = [key_of(_FORMAT, kind, repr(sides), each.hex()) for each in digests]
-                made, places = _known(kept, keys, part, one, kind)
-                found = one.unpack(made)
-                for stream, name in zip(out[1:], one.lengths, strict=True):
-                    stream.writelines(kept.read(name, places))
-            for of_one in found[training[start : start + len(part)]]:  # so that no sum depends on how many are a part
+        photographs, row = _copied(images, out[0], digest), 0
+        worked = _afresh(photographs, one, kind) if kept is None else _from_store(photographs, kept, one, kind)
+        for found, levels in worked:
+            for stream, level in zip(out[1:], levels, strict=True):
+                stream.writelines(level)
+            for of_one in found[training[row : row + len(found)]]:  # so that no sum depends on how many come at once
                 moments += of_one
-            bar.update(len(part))
+            row += len(found)
+            bar.update(len(found))
     return _statistics(moments, int(training.sum()), sides), digest.hexdigest()
 
 
@@ -95,24 +88,64 @@ class _Layout:
         return np.ascontiguousarray(table).view(np.float64).reshape(len(made), *self.moments)
 
 
-def _known(
-    kept: RecordStore, keys: list[bytes], images: np.ndarray, one: _Layout, kind: PyramidKind
-) -> tuple[list[bytes], list[int]]:
-    """What was made of each image, and its place in the store, after those that are new were worked out and kept."""
-    known = kept.find(keys)
-    missing = {key: i for i, key in enumerate(keys) if key not in known}  # of equal images one
-    if missing:
-        moments, levels = _work_out(images[list(missing.values())], one, kind)
-        places = kept.reserve(len(missing))
-        fresh = {}
-        for i, (key, place) in enumerate(zip(missing, places, strict=True)):
-            parts = [level[i].tobytes() for level in levels]
-            for file, part in zip(kept.files.values(), parts, strict=True):
-                write_record(file, place, part)
-            fresh[key] = sha256(b"".join(parts)).digest() + moments[i].tobytes(), place
-        kept.keep((key, place, made) for key, (made, place) in fresh.items())
-        known |= fresh
-    return [known[key][0] for key in keys], [known[key][1] for key in keys]
+def _copied(images: np.ndarray, stream: IO[bytes], digest: Any) -> Iterator[tuple[list[bytes], np.ndarray]]:
+    """Some photographs after the other, as they are written to `stream`, with their digests, added to `digest`."""
+    for part in _in_parts(images):
+        stream.write(part.data)
+        digests = [sha256(image).digest() for image in part]
+        digest.update(b"".join(digests))
+        yield digests, part
+
+
+# Of some photographs, in order: their moments, and each level as pieces to be written one after the other.
+_Worked = Iterator[tuple[np.ndarray, list[Iterable[bytes]]]]
+
+
+def _afresh(photographs: Iterator[tuple[list[bytes], np.ndarray]], one: _Layout, kind: PyramidKind) -> _Worked:
+    for _, part in photographs:
+        moments, levels = _work_out(part, one, kind)
+        yield moments, [[level.tobytes()] for level in levels]
+
+
+def _from_store(
+    photographs: Iterator[tuple[list[bytes], np.ndarray]], kept: RecordStore, one: _Layout, kind: PyramidKind
+) -> _Worked:
+    """What is known is read; new ones wait for each other, as a few at a time take as long as many."""
+    keys: list[bytes] = []
+    known: dict[bytes, tuple[bytes, int]] = {}
+    new: dict[bytes, np.ndarray] = {}  # of equal photographs one
+
+    def levels() -> tuple[np.ndarray, list[Iterable[bytes]]]:
+        if new:
+            known.update(_keep(kept, new, one, kind))
+        places = [known[key][1] for key in keys]
+        return one.unpack([known[key][0] for key in keys]), [kept.read(name, places) for name in one.lengths]
+
+    for digests, part in photographs:
+        some = [key_of(_FORMAT, kind, repr(list(one.sides)), each.hex()) for each in digests]
+        keys += some
+        known |= kept.find(some)
+        new |= {key: image.copy() for key, image in zip(some, part, strict=True) if key not in known}
+        if len(keys) >= _WAITING or len(new) * part[0].nbytes >= _PART_BYTES:
+            yield levels()
+            keys, known, new = [], {}, {}
+    if keys:
+        yield levels()
+
+
+def _keep(
+    kept: RecordStore, images: dict[bytes, np.ndarray], one: _Layout, kind: PyramidKind
+) -> dict[bytes, tuple[bytes, int]]:
+    """Work out some images and keep what was made of them, by key; returns it as `RecordStore.find` does."""
+    moments, levels = _work_out(np.stack(list(images.values())), one, kind)
+    fresh = {}
+    for i, (key, place) in enumerate(zip(images, kept.reserve(len(images)), strict=True)):
+        parts = [level[i].tobytes() for level in levels]
+        for file, part in zip(kept.files.values(), parts, strict=True):
+            write_record(file, place, part)
+        fresh[key] = sha256(b"".join(parts)).digest() + moments[i].tobytes(), place
+    kept.keep((key, place, made) for key, (made, place) in fresh.items())
+    return fresh
 
 
 def _work_out(images: np.ndarray, one: _Layout, kind: PyramidKind) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -160,8 +193,8 @@ def _statistics(moments: np.ndarray, count: int, sides: list[int]) -> dict[str, 
     }
 
 
-def _in_parts(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, some rows) of an array; a mapped file is read, not mapped, so that memory stays flat."""
+def _in_parts(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Some rows of an array after the other; a mapped file is read, not mapped, so that memory stays flat."""
     size = int(np.prod(images.shape[1:]))
     most = max(1, _PART_BYTES // size)
     for start in range(0, len(images), most):
@@ -169,9 +202,9 @@ def _in_parts(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         if isinstance(images, np.memmap):
             shape = (rows, *images.shape[1:])
             place = images.offset + start * size * images.itemsize
-            yield start, np.fromfile(str(images.filename), images.dtype, rows * size, offset=place).reshape(shape)
+            yield np.fromfile(str(images.filename), images.dtype, rows * size, offset=place).reshape(shape)
         else:
-            yield start, np.ascontiguousarray(images[start : start + rows])
+            yield np.ascontiguousarray(images[start : start + rows])
 
 
 @contextmanager
