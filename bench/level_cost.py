@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from bench.limits import wait
 from bench.results import keep, table
 from bench.trainables import level_of, noise_images, pyramid_of
 from bench.trainables import rates as rates_of
@@ -37,7 +38,11 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     count = arguments.updates
     settings = TrainingSettings(
-        updates=count, batch=64, log_interval=max(1, count // 3), checkpoint_interval=count, precision="fp32"
+        updates=count,
+        batch=64,
+        log_interval=max(1, count // 3),
+        checkpoint_interval=count,
+        precision="bf16" if device.type == "cuda" else "fp32",
     )
     images = noise_images(1024, 64)
     rates: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
@@ -61,9 +66,12 @@ def main() -> None:
                 rates[name] += [found] * (turn >= 0)
         cascade = Cascade([trainable.level for trainable in levels]).to(device).eval()
         x = levels[0].arrays.images.gather(rows["train"][:64], rows["train"][:64] * 0)
+        cascade.reconstruct(x)
+        wait(device)
         start = time.perf_counter()
         for _ in range(5):
             cascade.reconstruct(x)
+        wait(device)
         composed = 5 * 64 / (time.perf_counter() - start)
     out: list[list[object]] = []
     for i, clock in enumerate(("by the clock", "of processor time")):
@@ -71,7 +79,7 @@ def main() -> None:
         medians = [statistics.median(found[i] for found in rates[name]) for name in ("without", "with")]
         out.append([clock, *medians, statistics.median(ratios), min(ratios), max(ratios)])
     whole = statistics.median(found[0] for found in rates["with"])
-    keep("level-cost", [
+    keep("level-cost" + "-gpu" * (device.type == "cuda"), [
         table(["images a second", "without coarser levels", "with them", "ratio, median", "lowest", "highest"], out),
         f"One pass of the composed cascade, without gradients, runs at {composed:,.0f} images/s. It would come on top "
         f"of each update if levels were trained by running the coarser ones: {1 / (1 + whole / composed):.2f} of the "

@@ -119,7 +119,10 @@ def main() -> None:
             texts += [f"Level {k}, the bare step. {against_limits(step, batch, rate, limits)}"]
             texts += [where_time_goes(step, device)]
     header = ["level", "what", "images/s", "of the bare step", "lowest", "highest"]
-    keep("loop-overhead-level" + "".join(map(str, arguments.levels)), [table(header, out), limits.text(), *texts])
+    keep(
+        "loop-overhead" + "-gpu" * gpu + "-level" + "".join(map(str, arguments.levels)),
+        [table(header, out), limits.text(), *texts],
+    )
 
 
 if __name__ == "__main__":

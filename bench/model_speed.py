@@ -4,7 +4,7 @@
 
 --models: the pipeline's `models` folder, for its pyramid and baselines; without it, untrained ones of the same default
 sizes at 64 px. Latency: median seconds of one call. Memory: of the GPU's allocator, or what the process has grown to;
-each line is a process of its own.
+without a GPU each line is a process of its own, since a process's peak cannot be set back.
 """
 
 from __future__ import annotations
@@ -61,15 +61,16 @@ def seconds(work: Callable[[], object], device: torch.device, calls: int) -> flo
     return statistics.median(taken)
 
 
-def case(models: Path | None, name: str, what: str, batch: int, calls: int) -> None:
-    """Time one model at one thing, and print what was found as JSON."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def known_models(models: Path | None) -> dict[str, Cascade]:
+    """By name."""
     with tempfile.TemporaryDirectory() as folder:
-        known = trained(models) if models else untrained(Path(folder, "pyramid"))
-    if not name:
-        print(json.dumps(list(known)))
-        return
-    model = known[name].to(device)
+        return trained(models) if models else untrained(Path(folder, "pyramid"))
+
+
+def case(model: Cascade, what: str, batch: int, calls: int) -> list[float]:
+    """Time one model at one thing: its side, seconds, memory before, what it grew by, and what its limit is made of."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device)
     side = model.level(1).side
     noise = torch.Generator(device).manual_seed(0)
     x = torch.rand(batch, 3, side, side, device=device)
@@ -80,28 +81,34 @@ def case(models: Path | None, name: str, what: str, batch: int, calls: int) -> N
         grown, limits = peak_memory_bytes(device) - before, Limits.measured(device)
         with Counted(limits) as counted:
             work()
-    print(json.dumps([side, taken, before, grown, counted.floor_s, counted.operations, counted.bytes]))
+    return [side, taken, before, grown, counted.floor_s, counted.operations, counted.bytes]
 
 
 def main() -> None:
-    """Measure every model, each thing in a process of its own, so that its peak memory is its own."""
+    """Measure every model at everything, each peak of memory for itself."""
     parser = argparse.ArgumentParser(description="speed of reconstruction and sampling")
     parser.add_argument("--models", type=Path)
     parser.add_argument("--calls", type=int, default=20)
     parser.add_argument("--case", nargs=3, metavar=("MODEL", "WHAT", "BATCH"))
     arguments = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    # Without a GPU this process stays small: those it starts would begin with its peak for theirs.
+    models = known_models(arguments.models) if gpu or arguments.case else {}
     if arguments.case:
         name, what, batch = arguments.case
-        case(arguments.models, name, what, int(batch), arguments.calls)
+        print(json.dumps(case(models[name], what, int(batch), arguments.calls) if name else list(models)))
         return
 
     def found(*wanted: str) -> list[Any]:
+        if gpu:
+            torch.cuda.reset_peak_memory_stats()
+            return case(models[wanted[0]], wanted[1], int(wanted[2]), arguments.calls)
         command = [sys.executable, "-m", "bench.model_speed", "--calls", str(arguments.calls), "--case", *wanted]
         command += ["--models", str(arguments.models)] if arguments.models else []
         return list(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
 
     out: list[list[object]] = []
-    for name in found("", "", "1"):
+    for name in models or found("", "", "1"):
         for batch in (1, 64):
             for what in ("reconstruct", "sample"):
                 side, taken, before, grown, floor, operations, read = found(name, what, str(batch))
@@ -111,10 +118,11 @@ def main() -> None:
                 ])  # fmt: skip
     header = ["model", "px", "what", "batch", "latency ms", "images/s", "memory before MiB", "more in the calls MiB"]
     header += ["Gflop an image", "MB an image", "of the limit"]
-    keep("model-speed", [
+    keep("model-speed" + "-gpu" * gpu, [
         table(header, out),
         "The limit: every operation at the measured rate of a large matrix product, or of a copy of memory, whichever "
-        "takes it longer (bench/limits.py). Memory before: the process with PyTorch and the model.",
+        "takes it longer (bench/limits.py). Memory before: "
+        + ("the models on the GPU." if gpu else "the process with PyTorch and the model."),
     ])  # fmt: skip
 
 

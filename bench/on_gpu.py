@@ -34,9 +34,15 @@ from bench.results import keep, table
 from bench.trainables import PLAIN, baseline_of, images_per_second, level_of, noise_images, pyramid_of
 from bench.trained import OURS, train
 from lapcvae.config import read_params
+from lapcvae.data.batches import PackedImages
 from lapcvae.evaluation.trained import level_folders, training_cost
+from lapcvae.models.cascade import Cascade
+from lapcvae.pyramid.stored import StoredPyramid
+from lapcvae.training.arrays import LevelArrays
+from lapcvae.training.end_to_end import EndToEnd
 from lapcvae.training.settings import Compile, TrainingSettings
-from lapcvae.training.trainable import LevelTraining
+from lapcvae.training.trainable import Trainable
+from lapcvae.training.vae_gan import VaeGanTraining
 
 # As profiles/lfw64.yaml, lfw128.yaml and lfw64_paper.yaml have them.
 MODERN: dict[str, Any] = {"width": 96, "blocks": 2, "latent_size": 4}
@@ -49,6 +55,8 @@ NETWORKS: list[tuple[str, int, int, dict[str, Any], int]] = [
     ("vae_matched", 64, 0, {**MODERN, "latent_size": 12, "width": 176}, 128),
     ("paper, level 1", 64, 1, PAPER, 256),
     ("vae", 64, 0, VAE, 128),
+    ("vae_gan", 64, 0, VAE, 128),
+    ("end_to_end", 64, 1, MODERN, 128),
     ("modern, level 1", 128, 1, MODERN, 64),
     ("vae_matched", 128, 0, {**MODERN, "latent_size": 16, "width": 192}, 64),
     ("vae", 128, 0, VAE, 64),
@@ -65,11 +73,11 @@ def rates(args: argparse.Namespace, device: torch.device, top: Path) -> None:
             if wanted != side:
                 continue
             plain = 0.0
-            ways: tuple[Compile, ...] = ("off", "graphs", "full") if device.type == "cuda" else ("off",)
+            ways: list[Compile] = args.ways if device.type == "cuda" else ["off"]
             for way in ways:
                 if time.perf_counter() - began > args.seconds:
                     return
-                trainable = _network(stored, folder, k, device, {**settings, **args.small})
+                trainable = _network(name, stored, folder, k, device, {**settings, **args.small})
                 steps = TrainingSettings(
                     updates=args.steps,
                     batch=min(batch, args.batch),
@@ -91,10 +99,17 @@ def rates(args: argparse.Namespace, device: torch.device, top: Path) -> None:
                 gc.collect()
 
 
-def _network(stored: Any, folder: Path, k: int, device: torch.device, settings: dict[str, Any]) -> LevelTraining:
+def _network(
+    name: str, stored: StoredPyramid, folder: Path, k: int, device: torch.device, settings: dict[str, Any]
+) -> Trainable:
+    if name == "end_to_end":
+        levels = [level_of(stored, folder, at, device, **settings) for at in range(1, stored.depth + 1)]
+        cascade = Cascade([trained.level for trained in levels], stored.kind)
+        return EndToEnd(cascade, LevelArrays(PackedImages(folder / "x1.npy", device)), 1.0)
     if k:
         return level_of(stored, folder, k, device, **settings)
-    return baseline_of(stored, folder, device, **settings)
+    baseline = baseline_of(stored, folder, device, **settings)
+    return VaeGanTraining(baseline.level, baseline.arrays) if name == "vae_gan" else baseline
 
 
 def speed(args: argparse.Namespace, device: torch.device, top: Path) -> None:
@@ -170,6 +185,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, help="for `published`")
     parser.add_argument("--images", type=int, default=4_000_000, help="a level, for `published`")
     parser.add_argument("--seconds", type=float, default=600.0, help="after which `rates` begins nothing new")
+    parser.add_argument("--ways", nargs="+", choices=["off", "graphs", "full"], default=["off", "graphs", "full"])
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--compile", choices=["off", "graphs", "full"], default="graphs", help="for `resume`")

@@ -3,8 +3,8 @@
     python -m bench.scaling [--photographs 200] [--updates 18] [--sides 64]
 
 Each case is a process of its own, so that its peak memory is its own: one writes the pyramid of that many photographs,
-as the `pyramid` stage does, and one trains level 1 of the default networks on it for a few updates. The disk holds
-about 14 bytes a pixel of them.
+as the `pyramid` stage does, and one trains level 1 of the default networks on it for a few updates (on a GPU in this
+process: its allocator's peak can be set back). The disk holds about 14 bytes a pixel of them.
 """
 
 from __future__ import annotations
@@ -70,14 +70,16 @@ def write(folder: Path, side: int, count: int) -> None:
     print(json.dumps([rate, memory.peak]))
 
 
-def case(folder: Path, updates: int) -> None:
-    """Train on a pyramid and print the rate and the peak memory as JSON."""
+def case(folder: Path, updates: int) -> list[float]:
+    """Train on a pyramid: the rate and the peak memory."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stored, rows = read_pyramid(folder / "pyramid")
     settings = TrainingSettings(updates=updates, batch=16, log_interval=updates // 3, checkpoint_interval=updates)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     with OwnMemory() as memory:
         rate = images_per_second(level_of(stored, folder / "pyramid", 1, device, blocks=1), rows, settings, device)
-    print(json.dumps([rate, peak_memory_bytes(device) if device.type == "cuda" else memory.peak]))
+    return [rate, peak_memory_bytes(device) if device.type == "cuda" else memory.peak]
 
 
 def main() -> None:
@@ -94,10 +96,13 @@ def main() -> None:
         if what == "write":
             write(Path(folder), int(side), int(count))
         else:
-            case(Path(folder), arguments.updates)
+            print(json.dumps(case(Path(folder), arguments.updates)))
         return
+    gpu = torch.cuda.is_available()
 
     def found(what: str, folder: str, side: int, count: int) -> list[float]:
+        if gpu and what == "train":
+            return case(Path(folder), arguments.updates)
         command = [sys.executable, "-m", "bench.scaling", "--case", what, folder, str(side), str(count)]
         command += ["--updates", str(arguments.updates)]
         return list(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
@@ -115,7 +120,7 @@ def main() -> None:
                 out[-1] += [value / unit, value / base]
     header = ["px", "photographs", "pyramid/s", "ratio", "peak MiB", "ratio"]
     header += ["training images/s", "ratio", "peak MiB", "ratio"]
-    keep("scaling" + "".join(f"-{side}" for side in arguments.sides), [
+    keep("scaling" + "-gpu" * gpu + "".join(f"-{side}" for side in arguments.sides), [
         table(header, out),
         f"Ratios are to {arguments.photographs} photographs of the same side. Memory is the process's own (the GPU's "
         "where there is one), without the pages of mapped files, which the system takes back where it needs them.",

@@ -1,6 +1,7 @@
 """Updates that are replayed as a graph: nothing in them may be a number of the host, or move from its place."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,21 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lapcvae.data.batches import PackedImages
+from lapcvae.models.cascade import Cascade
+from lapcvae.models.level import LevelCVAE
+from lapcvae.models.scale import half_scale
+from lapcvae.models.settings import ModelSettings
 from lapcvae.training import loop
+from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.checkpoint import Checkpoints
+from lapcvae.training.end_to_end import EndToEnd
 from lapcvae.training.feed import Batch
 from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
 from lapcvae.training.replayed import Moment
 from lapcvae.training.trainable import Trainable
+from lapcvae.training.vae_gan import VaeGanTraining
 from tests.training.made import CPU, Small, Toy
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -122,6 +131,28 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_bytes(small: Small, tmp_path: 
 def test_parts_with_losses_of_their_own(small: Small) -> None:
     (plain, _), (fixed, _) = (trained(small, Toy(small.arrays(2)), compile=way) for way in ("off", "graphs"))
     assert apart(fixed, plain) < 1e-3
+
+
+def vae_gan(small: Small) -> Trainable:
+    settings = ModelSettings(network="published", latent="vector", latent_size=8, residual_posterior=False)
+    torch.manual_seed(0)
+    return VaeGanTraining(LevelCVAE(settings, 16, True, half_scale()), small.arrays(2))
+
+
+def end_to_end(small: Small) -> Trainable:
+    arrays = LevelArrays(PackedImages(small.folder / "x1.npy", small.device))
+    return EndToEnd(Cascade([small.level(1), small.level(2)]), arrays, 1.0)
+
+
+@GPU
+@pytest.mark.parametrize("made", [vae_gan, end_to_end])
+def test_parts_and_whole_cascades_are_replayed_too(small: Small, made: Callable[[Small], Trainable]) -> None:
+    """`graphs` raises where the capture fails."""
+    device = torch.device("cuda")
+    there = dataclasses.replace(small, device=device)
+    (_, curve), (_, again) = (trained(small, made(there), device, compile=way) for way in ("off", "graphs"))
+    for name in ("loss_nats", "gradient_norm"):
+        assert [row[name] for row in again] == pytest.approx([row[name] for row in curve], rel=0.05)
 
 
 @GPU

@@ -1,14 +1,14 @@
 """What a step eats: packed tensors on the device and noise, each process and each part its own rows of the batch.
 
-Where arrays lie on the device, picking rows is a kernel. Where they are streamed, a thread picks the next batch into
-page-locked memory and copies it on a stream of its own while the device computes.
+On a GPU the next update's batch is made on a stream of its own while it computes. Where arrays lie in its memory,
+picking rows is a kernel; where they are streamed, a thread picks them into page-locked memory, to be copied from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from lapcvae.training.processes import Processes
 from lapcvae.training.trainable import Trainable
 
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+# A batch's parts, and when they are there.
+Begun = Callable[[], tuple[list[Batch], torch.cuda.Event]]
 
 
 class Feed:
@@ -39,70 +41,88 @@ class Feed:
         starts = [(part * processes.count + processes.rank) * share for part in range(accumulate)]
         self._slices = [slice(start, start + share) for start in starts]
         self._noise = torch.Generator(processes.device)
-        self._ahead: tuple[int, Future[Any]] | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._streamed: bool | None = None
         self._stream = torch.cuda.Stream(processes.device) if processes.device.type == "cuda" else None
+        self._ahead: tuple[int, Begun] | None = None
+        self._given: list[Batch] = []
+        self._thread: ThreadPoolExecutor | None = None
 
     def batches(self, update: int) -> list[Batch]:
-        """(packed, noise) of each part of an update, counted from 0."""
-        # Seeds of neighbouring steps and of other uses must not meet: SeedSequence mixes them.
-        self._noise.manual_seed(int(np.random.SeedSequence([self._seed, 2, update]).generate_state(1)[0]))
-        noise = self._draw(self._batch)
-        return [
-            (packed, tuple(whole[part] for whole in noise))
-            for part, packed in zip(self._slices, self._packed(update), strict=True)
-        ]
+        """(packed, noise) of each part of an update, counted from 0.
+
+        On a GPU they hold until the next call, for what the current stream has been given by then.
+        """
+        if self._stream is None:
+            return self._parts(self._packed(update), self._noise_of(update))
+        here = torch.cuda.current_stream(self._device)
+        if self._ahead is None or self._ahead[0] != update:
+            self._ahead = update, self._begin(update, self._stream, here)
+        # Those given before are let go once the stream that makes new ones in their place waits for their use.
+        self._given, there = self._ahead[1]()
+        self._ahead = update + 1, self._begin(update + 1, self._stream, here)
+        here.wait_event(there)
+        return self._given
 
     def as_they_are(self, rows: np.ndarray, at_once: int) -> Iterator[Batch]:
         """(packed, noise) of these rows, not mirrored, at most `at_once` at a time, with noise of the seed alone.
 
         The whole of them in every process.
         """
-        self._noise.manual_seed(self._seed)
+        noise = torch.Generator(self._device).manual_seed(self._seed)
         for some in np.array_split(rows, -(-len(rows) // at_once)):  # alike in size: batch norm cannot use one image
             packed = self._trainable.pick(some, np.zeros_like(some))
-            yield tuple(tensor.to(self._device) for tensor in packed), self._draw(len(some))
+            yield tuple(tensor.to(self._device) for tensor in packed), self._draw(len(some), noise)
 
-    def _draw(self, images: int) -> tuple[Tensor, ...]:
+    def close(self) -> None:
+        """Wait for what has been begun: it reads the trainable's arrays."""
+        if self._thread is not None:
+            self._thread.shutdown()
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def _begin(self, update: int, stream: torch.cuda.Stream, here: torch.cuda.Stream) -> Begun:
+        """Start making an update's batch on `stream`, after all that `here` has been given."""
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            noise = self._noise_of(update)  # by this thread: its shapes depend on the trainable's mode, now
+
+        def make() -> tuple[list[Batch], torch.cuda.Event]:
+            with torch.cuda.stream(stream):
+                packed = [tuple(t.to(self._device, non_blocking=True) for t in part) for part in self._packed(update)]
+                return self._parts(packed, noise), stream.record_event()
+
+        if self._resident:
+            made = make()
+            return lambda: made
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        return self._thread.submit(make).result
+
+    def _parts(self, packed: list[tuple[Tensor, ...]], noise: tuple[Tensor, ...]) -> list[Batch]:
+        return [
+            (of_part, tuple(whole[part] for whole in noise)) for part, of_part in zip(self._slices, packed, strict=True)
+        ]
+
+    def _noise_of(self, update: int) -> tuple[Tensor, ...]:
+        # Seeds of neighbouring steps and of other uses must not meet: SeedSequence mixes them.
+        self._noise.manual_seed(int(np.random.SeedSequence([self._seed, 2, update]).generate_state(1)[0]))
         # Always of the whole batch: which rows a process or a part takes must not change what is drawn.
+        return self._draw(self._batch, self._noise)
+
+    def _draw(self, images: int, noise: torch.Generator) -> tuple[Tensor, ...]:
         return tuple(
-            torch.randn((images, *shape), generator=self._noise, device=self._device)
+            torch.randn((images, *shape), generator=noise, device=self._device)
             for shape in self._trainable.noise_shapes()
         )
 
     def _packed(self, update: int) -> list[tuple[Tensor, ...]]:
-        """The packed tensors of each part, on the device."""
-        if self._streamed is None:
-            self._streamed = self._stream is not None and not self._resident(update)
-        if not self._streamed:
-            return [self._trainable.pick(*rows) for rows in self._rows(update)]
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
-        if self._ahead is None or self._ahead[0] != update:
-            self._ahead = (update, self._thread.submit(self._copy, update))
-        parts, copied = self._ahead[1].result()
-        self._ahead = (update + 1, self._thread.submit(self._copy, update + 1))
-        here = torch.cuda.current_stream(self._device)
-        here.wait_event(copied)
-        for tensor in (tensor for part in parts for tensor in part):
-            tensor.record_stream(here)
-        return parts
-
-    def _copy(self, update: int) -> tuple[list[tuple[Tensor, ...]], torch.cuda.Event]:
-        """Pick rows from the mappings and start their way to the device; in the feed's thread and on its stream."""
-        assert self._stream is not None
-        with torch.cuda.stream(self._stream):
-            parts = [
-                tuple(tensor.to(self._device, non_blocking=True) for tensor in self._trainable.pick(*rows))
-                for rows in self._rows(update)
-            ]
-            return parts, self._stream.record_event()
+        """The packed tensors of each part, on the device or to be copied there."""
+        return [self._trainable.pick(*rows) for rows in self._rows(update)]
 
     def _rows(self, update: int) -> list[tuple[np.ndarray, np.ndarray]]:
         rows, flips = self._order.at(update)
         return [(rows[part], flips[part]) for part in self._slices]
 
-    def _resident(self, update: int) -> bool:
-        rows, flips = self._order.at(update)
-        return all(tensor.device.type == "cuda" for tensor in self._trainable.pick(rows[:1], flips[:1]))
+    @cached_property
+    def _resident(self) -> bool:
+        rows, flips = self._order.at(0)
+        return all(tensor.is_cuda for tensor in self._trainable.pick(rows[:1], flips[:1]))

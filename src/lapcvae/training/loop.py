@@ -144,6 +144,7 @@ class _Loop:
                     state.seconds = seconds_before + time.monotonic() - start
                     self.recovery.stop(stop.signum)
         self.bar.close()
+        self.feed.close()
         self.recovery.wait()
         self.trainable.load_state_dict(state.average.state)
         self._take_statistics(STATISTICS_IMAGES)
@@ -207,18 +208,19 @@ class _Loop:
                 share = value.detach() / accumulate if accumulate > 1 else value.detach()
                 sums[name] = sums[name] + share if part else share
         # Before the step: a term may be a weight itself, such as a learned sigma.
-        refused = self.account(torch.stack(minimised), self.optimiser.clip(), sums)
+        refused = self.account(minimised, self.optimiser.clip(), sums)
         self.optimiser.step(moment.learning_rate, refused)
         state.average.update(moment.share)
 
     @torch.no_grad()
-    def _account(self, minimised: Tensor, norms: Tensor, sums: dict[str, Tensor]) -> Tensor:
+    def _account(self, minimised: list[Tensor], part_norms: list[Tensor], sums: dict[str, Tensor]) -> Tensor:
         """Judge an update and enter it in the sums: which parts are not to step (P fp32, 1 or 0).
 
         A part whose gradient is all 0 waits, as its loss says: its moments would carry it on.
         """
+        norms = torch.stack(part_norms)
         norm, usual = self.optimiser.judge(norms)
-        accepted = self.processes.any((~(minimised.isfinite().all() & usual)).float()) == 0
+        accepted = self.processes.any((~(torch.stack(minimised).isfinite().all() & usual)).float()) == 0
         self.state.meter.add({**sums, "gradient_norm": norm}, accepted)
         self.optimiser.remember(norm, accepted)
         return 1.0 - (accepted & (norms > 0)).float()

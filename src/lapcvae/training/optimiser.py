@@ -52,13 +52,13 @@ class Optimiser:
             else:
                 scaled.backward(inputs=self.parts[name], retain_graph=i + 1 < len(losses))
 
-    def clip(self) -> Tensor:
-        """Clip each part's gradient; their norms before, P fp32."""
-        return torch.stack([nn.utils.clip_grad_norm_(part, self._clip_norm) for part in self.parts.values()])
+    def clip(self) -> list[Tensor]:
+        """Clip each part's gradient; their norms before, 0-d fp32 each."""
+        return [nn.utils.clip_grad_norm_(part, self._clip_norm) for part in self.parts.values()]
 
     @torch.no_grad()
     def judge(self, norms: Tensor) -> tuple[Tensor, Tensor]:
-        """(norm of all parts together, whether it is finite and not exploding) of what `clip` found; both 0-d."""
+        """(norm of all parts together, whether it is finite and not exploding) of their norms, P fp32; both 0-d."""
         norm = norms[0] if len(norms) == 1 else norms.norm()
         usual = (self._norms_seen < _NORMS_NEEDED) | (norm <= NORM_RATIO * self._norm_mean)
         return norm, torch.isfinite(norm) & usual

@@ -49,13 +49,15 @@ class Replayed:
         self._numbers = torch.zeros(3, device=device)
         self._moment = Moment(*self._numbers.unbind())
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._taken: torch.cuda.Event | None = None
+        self._captures = self._stream is not None
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batches: list[Batch], moment: Moment) -> None:
         """One update."""
         self._take(batches, moment)
-        if self._graph is None and self._stream is not None:
+        if self._graph is None and self._captures and self._stream is not None:
             self._calls += 1
             if self._calls <= _WARM:
                 self._apart(self._stream)
@@ -67,14 +69,26 @@ class Replayed:
             self._graph.replay()
 
     def _take(self, batches: list[Batch], moment: Moment) -> None:
+        numbers = torch.tensor([moment.update, moment.learning_rate, moment.share], dtype=torch.float32)
+        if self._stream is not None:
+            numbers = self._sent(numbers, self._stream)
         if not self._inputs:
             self._inputs = [(_copies(packed), _copies(noise)) for packed, noise in batches]
-        else:
-            for held, new in zip(self._inputs, batches, strict=True):
-                for mine, given in zip((*held[0], *held[1]), (*new[0], *new[1]), strict=True):
-                    mine.copy_(given)
-        numbers = torch.tensor([moment.update, moment.learning_rate, moment.share], dtype=torch.float32)
-        self._numbers.copy_(numbers if self._stream is None else numbers.pin_memory(), non_blocking=True)
+        # As bytes, so that all of them are one kernel: what a replay waits for is time in which the GPU does nothing.
+        torch._foreach_copy_(
+            [*_bytes(self._inputs), *_bytes([((self._numbers,), ())])], [*_bytes(batches), *_bytes([((numbers,), ())])]
+        )
+        if self._stream is not None:
+            self._taken = torch.cuda.current_stream(self._stream.device).record_event()
+
+    def _sent(self, numbers: Tensor, stream: torch.cuda.Stream) -> Tensor:
+        """The numbers on the device: brought there while the update before is computed."""
+        if self._taken is not None:
+            stream.wait_event(self._taken)  # those sent before have been read, and new ones may lie in their place
+        with torch.cuda.stream(stream):
+            sent = numbers.pin_memory().to(stream.device, non_blocking=True)
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
+        return sent
 
     def _apart(self, stream: torch.cuda.Stream) -> None:
         """On the stream of the capture, where autograd then has no ties to any other."""
@@ -93,10 +107,14 @@ class Replayed:
         except RuntimeError as error:
             if self._required:
                 raise
-            self._stream = None
+            self._captures = False
             print(f"warning: updates are not replayed as a graph ({str(error).splitlines()[0]})", file=sys.stderr)
         else:
             self._graph = graph
+
+
+def _bytes(batches: list[Batch]) -> list[Tensor]:
+    return [tensor.view(torch.uint8) for packed, noise in batches for tensor in (*packed, *noise)]
 
 
 def _copies(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
