@@ -120,7 +120,7 @@ class Cascade(nn.Module):
         for k in range(self.depth, 0, -1):
             done = run_level(self.level(k), pyramid[k - 1], coarser, self.kind, generator)
             passes.insert(0, done)
-            coarser = Coarser(done.rebuilt, done.mean, float(self.level(k).log_sigma.detach()), done.z)
+            coarser = Coarser(done.rebuilt, done.mean, self.level(k).log_sigma.detach().double(), done.z)
         return passes
 
     @torch.no_grad()

@@ -61,14 +61,14 @@ class LevelScale:
 class Coarser:
     """What level k sees of level k+1.
 
-    image: x~_{k+1}, B 3 S/2 S/2. mean: mu_{k+1}, same shape. log_sigma: log sigma_{k+1}, a number. z: z_{k+1}, and
-    z_log_std: the log std of its posterior, where z is that posterior's mean and not a sample; both only where the
-    prior network reads them.
+    image: x~_{k+1}, B 3 S/2 S/2. mean: mu_{k+1}, same shape. log_sigma: log sigma_{k+1}, a number, or a 0-d fp64 tensor
+    where the number is on the device and nothing is to wait for it. z: z_{k+1}, and z_log_std: the log std of its
+    posterior, where z is that posterior's mean and not a sample; both only where the prior network reads them.
     """
 
     image: Tensor
     mean: Tensor
-    log_sigma: float
+    log_sigma: float | Tensor
     z: Tensor | None = None
     z_log_std: Tensor | None = None
 
@@ -194,8 +194,9 @@ class LevelCVAE(nn.Module):
         if self.prior_latent is None:
             assert self.prior_trunk is not None
             mean = (coarser.mean - self.coarse_mean) / self.scale.coarse_std
-            spread = coarser.log_sigma - math.log(self.scale.coarse_std)
-            return self.prior_trunk(torch.cat([mean, torch.full_like(mean[:, :1], spread)], 1))
+            spread, plane = coarser.log_sigma - math.log(self.scale.coarse_std), mean[:, :1]
+            same = spread.to(mean).expand_as(plane) if isinstance(spread, Tensor) else torch.full_like(plane, spread)
+            return self.prior_trunk(torch.cat([mean, same], 1))
         assert coarser.z is not None
         if self.prior_trunk is not None:
             seen = self._normalised(expand(coarser.image, self.kind))

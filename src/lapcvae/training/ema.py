@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lapcvae.training.pieces import in_pieces
+
 
 class WeightAverage:
     """Average of a model's state; buffers (batch-norm statistics) are averaged too, integers copied."""
@@ -30,6 +32,7 @@ class WeightAverage:
         """Take in the weights after a step. share: in [0, 1]; a 0-d tensor where it is not to stand in a graph."""
         averages, values = self._pairs
         if isinstance(share, Tensor):
+            averages, values = in_pieces(averages, values)
             # The same, average - share (average - value), in one kernel: there is no `_foreach_lerp_` by a tensor.
             torch._fused_sgd_(
                 averages,

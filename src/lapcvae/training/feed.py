@@ -84,15 +84,15 @@ class Feed:
         stream.wait_stream(here)
         with torch.cuda.stream(stream):
             noise = self._noise_of(update)  # by this thread: its shapes depend on the trainable's mode, now
+            if self._resident:
+                made = self._parts(self._packed(update), noise), stream.record_event()
+                return lambda: made
 
         def make() -> tuple[list[Batch], torch.cuda.Event]:
             with torch.cuda.stream(stream):
                 packed = [tuple(t.to(self._device, non_blocking=True) for t in part) for part in self._packed(update)]
                 return self._parts(packed, noise), stream.record_event()
 
-        if self._resident:
-            made = make()
-            return lambda: made
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         return self._thread.submit(make).result

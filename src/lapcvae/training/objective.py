@@ -52,5 +52,5 @@ def noisy(coarser: Coarser | None, settings: ModelSettings, generator: Noise) ->
     noise = standard_normal(shape, generator, device, torch.float32)
     if settings.true_noise:
         return replace(coarser, image=coarser.image + settings.true_noise * noise)
-    noise = noise * (settings.condition_noise * math.exp(coarser.log_sigma))
+    noise = noise * (settings.condition_noise * math.exp(float(coarser.log_sigma)))
     return replace(coarser, image=coarser.image + noise, mean=coarser.mean + noise)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
+from lapcvae.training.pieces import in_pieces
 from lapcvae.training.settings import TrainingSettings
 
 # A gradient this many times the running mean of those before it is taken for an explosion and passed over.
@@ -76,25 +76,28 @@ class Optimiser:
         """Step every part but those for which `refused` (P fp32, on the device) is 1; gradients are then forgotten."""
         for (name, parameters), found in zip(self.parts.items(), refused.unbind(), strict=True):
             held = [(p, p.grad, *m) for p, m in zip(parameters, self._moments[name], strict=True) if p.grad is not None]
-            weights, gradients, means, squares, steps = (list(column) for column in zip(*held, strict=True))
-            # The function behind torch.optim.AdamW: the class would import the compiler (1.5 s), used or not.
-            adamw(
+            columns = [list(column) for column in zip(*held, strict=True)]
+            steps = columns[-1]
+            # What torch.optim.AdamW does with `fused`; the class would import the compiler (1.5 s), used or not.
+            torch._foreach_add_(steps, 1.0)
+            weights, gradients, means, squares, counts = in_pieces(*columns)
+            torch._fused_adamw_(
                 weights,
                 gradients,
                 means,
                 squares,
                 [],
-                steps,
-                fused=True,
-                found_inf=found,
+                counts,
                 amsgrad=False,
+                lr=learning_rate,
                 beta1=_BETAS[0],
                 beta2=_BETAS[1],
-                lr=learning_rate,
                 weight_decay=self._weight_decay,
                 eps=1e-8,
                 maximize=False,
+                found_inf=found,
             )
+            torch._foreach_sub_(steps, [found] * len(steps))
         self.forget_gradients()
 
     def forget_gradients(self) -> None:

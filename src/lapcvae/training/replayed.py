@@ -46,6 +46,7 @@ class Replayed:
     def __init__(self, compute: Compute, device: torch.device, required: bool) -> None:
         self._compute, self._required = compute, required
         self._inputs: list[Batch] = []
+        self._places: list[Tensor] = []
         self._numbers = torch.zeros(3, device=device)
         self._moment = Moment(*self._numbers.unbind())
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -74,10 +75,9 @@ class Replayed:
             numbers = self._sent(numbers, self._stream)
         if not self._inputs:
             self._inputs = [(_copies(packed), _copies(noise)) for packed, noise in batches]
+            self._places = _bytes([*self._inputs, ((self._numbers,), ())])
         # As bytes, so that all of them are one kernel: what a replay waits for is time in which the GPU does nothing.
-        torch._foreach_copy_(
-            [*_bytes(self._inputs), *_bytes([((self._numbers,), ())])], [*_bytes(batches), *_bytes([((numbers,), ())])]
-        )
+        torch._foreach_copy_(self._places, _bytes([*batches, ((numbers,), ())]))
         if self._stream is not None:
             self._taken = torch.cuda.current_stream(self._stream.device).record_event()
 
