@@ -3,8 +3,9 @@
     python -m bench.scaling [--photographs 200] [--updates 18] [--sides 64]
 
 Each case is a process of its own, so that its peak memory is its own: one writes the pyramid of that many photographs,
-as the `pyramid` stage does, and one trains level 1 of the default networks on it for a few updates (on a GPU in this
-process: its allocator's peak can be set back). The disk holds about 14 bytes a pixel of them.
+as the `pyramid` stage does, and one trains level 1 of the default networks on it for a few updates. The disk holds
+about 14 bytes a pixel of them. Where there is a GPU, only training is measured, and in this process, since the peak of
+the GPU's memory can be set back.
 """
 
 from __future__ import annotations
@@ -101,7 +102,10 @@ def main() -> None:
     gpu = torch.cuda.is_available()
 
     def found(what: str, folder: str, side: int, count: int) -> list[float]:
-        if gpu and what == "train":
+        if gpu and what == "write":
+            pyramid_of(noise_images(count, side), Path(folder, "pyramid"))
+            return []
+        if gpu:
             return case(Path(folder), arguments.updates)
         command = [sys.executable, "-m", "bench.scaling", "--case", what, folder, str(side), str(count)]
         command += ["--updates", str(arguments.updates)]
@@ -116,9 +120,9 @@ def main() -> None:
                 line = [*found("write", folder, side, count), *found("train", folder, side, count)]
             first = first or line
             out.append([side, count])
-            for value, base, unit in zip(line, first, (1, 2**20, 1, 2**20), strict=True):
+            for value, base, unit in zip(line, first, (1, 2**20) * (len(line) // 2), strict=True):
                 out[-1] += [value / unit, value / base]
-    header = ["px", "photographs", "pyramid/s", "ratio", "peak MiB", "ratio"]
+    header = ["px", "photographs", *([] if gpu else ["pyramid/s", "ratio", "peak MiB", "ratio"])]
     header += ["training images/s", "ratio", "peak MiB", "ratio"]
     keep("scaling" + "-gpu" * gpu + "".join(f"-{side}" for side in arguments.sides), [
         table(header, out),

@@ -27,11 +27,12 @@ class BatchOrder:
 
     def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(rows, flips) of a step, counted from 0; both B int64, flips 0 or 1."""
-        positions = np.arange(step * self._batch, (step + 1) * self._batch)
-        picked = np.empty(self._batch, dtype=np.int64)
-        for epoch in np.unique(positions // len(self._rows)):
-            here = positions // len(self._rows) == epoch
-            picked[here] = self._shuffled(int(epoch))[positions[here] % len(self._rows)]
+        epoch, start = divmod(step * self._batch, len(self._rows))
+        parts, missing = list[np.ndarray](), self._batch
+        while missing:
+            parts.append(self._shuffled(epoch)[start : start + missing])
+            epoch, start, missing = epoch + 1, 0, missing - len(parts[-1])
+        picked = np.concatenate(parts)
         flips = np.random.default_rng([self._seed, 1, step]).integers(0, 2, self._batch)
         return picked, flips
 
@@ -73,25 +74,33 @@ class PackedImages:
         self.resident = resident and device.type != "cpu"
         whole = np.array(array) if resident else array
         self._array = torch.from_numpy(whole).to(device) if self.resident else whole
+        self._kind = torch.uint8 if array.dtype == np.uint8 else torch.float16
 
-    def index(self, rows: np.ndarray, flips: np.ndarray) -> Tensor | None:
-        """Both on the device, 2 B int64, for `pick`; None where the array does not lie there."""
-        return None if isinstance(self._array, np.ndarray) else self._index(rows, flips)
+    def index(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Both, B int64 each, for `pick`: on the device where the array lies there, or to be copied there."""
+        index = torch.from_numpy(np.stack([rows, flips]))
+        if self.device.type != "cpu":
+            index = index.pin_memory()
+        at, mirrored = index.to(self.device, non_blocking=True) if self.resident else index
+        return at, mirrored
 
-    def pick(self, rows: np.ndarray, flips: np.ndarray, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def pick(
+        self, rows: np.ndarray, flips: np.ndarray, index: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(pixels as stored, flips) of these rows and orientations: on the device, or to be copied there.
 
-        index: what `index` gave for them, of this array or of another one that lies on the device.
+        index: what `index` gave for them, of this array or of another one that is as `resident`.
         """
-        if isinstance(self._array, np.ndarray):
-            picked = self._array[rows, flips] if self._oriented else self._array[rows]
-            pixels, mirrored = torch.from_numpy(picked), torch.from_numpy(flips)
-            return (pixels, mirrored) if self.device.type == "cpu" else (pixels.pin_memory(), mirrored.pin_memory())
-        at, mirrored = self._index(rows, flips) if index is None else index
-        return (self._array[at, mirrored] if self._oriented else self._array[at]), mirrored
-
-    def _index(self, rows: np.ndarray, flips: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.stack([rows, flips])).pin_memory().to(self.device, non_blocking=True)
+        at, mirrored = self.index(rows, flips) if index is None else index
+        if isinstance(self._array, Tensor):
+            return (self._array[at, mirrored] if self._oriented else self._array[at]), mirrored
+        shape = self._array.shape[-3:]
+        pixels = torch.empty((len(rows), *shape), dtype=self._kind, pin_memory=self.device.type != "cpu")
+        # As if orientations were rows. `clip`, since `raise` would write to a buffer first; it also leaves other
+        # threads the interpreter, which indexing with an array does not.
+        at_once = 2 * rows + flips if self._oriented else rows
+        np.take(self._array.reshape(-1, *shape), at_once, axis=0, out=pixels.numpy(), mode="clip")
+        return pixels, mirrored
 
     def unpack(self, packed: tuple[Tensor, ...]) -> Tensor:
         """B 3 S S fp32, stored channels last, of what `pick` returned, once it is on the device."""

@@ -90,7 +90,7 @@ class Feed:
 
         def make() -> tuple[list[Batch], torch.cuda.Event]:
             with torch.cuda.stream(stream):
-                packed = [tuple(t.to(self._device, non_blocking=True) for t in part) for part in self._packed(update)]
+                packed = [self._sent(part) for part in self._packed(update)]
                 return self._parts(packed, noise), stream.record_event()
 
         if self._thread is None:
@@ -117,6 +117,11 @@ class Feed:
     def _packed(self, update: int) -> list[tuple[Tensor, ...]]:
         """The packed tensors of each part, on the device or to be copied there."""
         return [self._trainable.pick(*rows) for rows in self._rows(update)]
+
+    def _sent(self, part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """On the device; what is in it more than once, as an orientation is, is sent once."""
+        sent = {id(tensor): tensor.to(self._device, non_blocking=True) for tensor in part}
+        return tuple(sent[id(tensor)] for tensor in part)
 
     def _rows(self, update: int) -> list[tuple[np.ndarray, np.ndarray]]:
         rows, flips = self._order.at(update)

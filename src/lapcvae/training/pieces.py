@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # Small enough that a network of a million weights is work for every processor; a kernel takes some 40 pieces at most.
-NUMBERS = 16_384
+NUMBERS = 8_192
 
 
 def in_pieces(*columns: list[Tensor]) -> list[list[Tensor]]:

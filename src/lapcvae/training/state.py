@@ -46,11 +46,7 @@ class TrainingState:
         }
         state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
         state |= {"curve": list(self.curve), "meter": meter_state}
-        copies = {
-            name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, value in tensors.items()
-        }
-        return Checkpoint(self.update, self.rollbacks, regular, copies, state)
+        return Checkpoint(self.update, self.rollbacks, regular, copied(tensors), state)
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -65,6 +61,22 @@ class TrainingState:
         self.curve = list(state["curve"])
         for name in _PLAIN:
             setattr(self, name, state[name])
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the processor; those of one type share their memory.
+
+    Together, because each copy by itself would wait for a GPU.
+    """
+    kinds: dict[torch.dtype, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        kinds.setdefault(value.dtype, {})[name] = value.detach()
+    copies: dict[str, Tensor] = {}
+    for alike in kinds.values():
+        whole = torch.cat([value.reshape(-1) for value in alike.values()]).cpu()
+        parts = whole.split([value.numel() for value in alike.values()])
+        copies |= {name: part.view(alike[name].shape) for name, part in zip(alike, parts, strict=True)}
+    return {name: copies[name] for name in tensors}
 
 
 def _under(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
