@@ -5,7 +5,7 @@
 `train@3` of the default parameters is run in a small project of its own, with `dvc repro` and by itself, as DVC runs it
 (bench/watched_stage.py notes when things happen in it); a point of the curve is logged every update, which is 20 times
 as often as the default. Aim: under 3 s from the start of a stage to its first update, and under 2 % of a training of
-ten minutes for MLflow and DVC. The least of `--turns`; a first stage also makes the MLflow database, which is told apart.
+ten minutes for MLflow and DVC. The least of `--turns`; a first stage also makes the MLflow database, told apart.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ stages:
 
 def timed(command: list[str], folder: Path) -> float:
     """Seconds of a command that must succeed."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "DVC_NO_ANALYTICS": "1"}
+    places = [str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "DVC_NO_ANALYTICS": "1"}
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
