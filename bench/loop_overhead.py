@@ -96,6 +96,7 @@ def main() -> None:
     limits = Limits.measured(device)
     out: list[list[object]] = []
     texts: list[str] = []
+    header = ["level", "what", "images/s", "of the bare step", "lowest", "highest"]
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top, "pyramid")
         stored, rows = pyramid_of(noise_images(2048, 64), folder)
@@ -110,6 +111,7 @@ def main() -> None:
                     else:
                         rate = images_per_second(trainable, rows, settings, device)
                     rates[name] += [rate] * (turn >= 0)
+                    print(f"level {k}, turn {turn}, {name}: {rate:,.0f} images/s", flush=True)  # in case it is cut off
             for name, values in rates.items():
                 ratios = [rate / base for rate, base in zip(values, rates["bare step"], strict=True)]
                 out.append([k, name, statistics.median(values), statistics.median(ratios), min(ratios), max(ratios)])
@@ -118,11 +120,8 @@ def main() -> None:
             rate = statistics.median(rates["bare step"])
             texts += [f"Level {k}, the bare step. {against_limits(step, batch, rate, limits)}"]
             texts += [where_time_goes(step, device)]
-    header = ["level", "what", "images/s", "of the bare step", "lowest", "highest"]
-    keep(
-        "loop-overhead" + "-gpu" * gpu + "-level" + "".join(map(str, arguments.levels)),
-        [table(header, out), limits.text(), *texts],
-    )
+            name = "loop-overhead" + "-gpu" * gpu + "-level" + "".join(map(str, arguments.levels))
+            keep(name, [table(header, out), limits.text(), *texts])
 
 
 if __name__ == "__main__":

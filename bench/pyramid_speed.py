@@ -177,8 +177,14 @@ def main() -> None:
                 [side, "GPU", name, b, b / down, c, c / up, f"{error:.1e}"] for name, (b, c, error) in found.items()
             ]
             texts.append(near_the_limit(images, levels, "GPU", found["lapcvae"], limits))
+        show(out, texts, arguments.sides)
+
+
+def show(out: list[list[object]], texts: list[str], sides: Sequence[int]) -> None:
+    """Keep what was found so far."""
     header = ["px", "where", "library", "build/s", "of OpenCV", "collapse/s", "of OpenCV", "round-trip error"]
-    keep("pyramid-speed" + "-gpu" * gpu + "".join(f"-{side}" for side in arguments.sides), [
+    gpu = torch.cuda.is_available()
+    keep("pyramid-speed" + "-gpu" * gpu + "".join(f"-{side}" for side in sides), [
         table(header, out),
         "lapcvae beside the limit of memory, of what has to move at least once: build reads the image and writes the "
         "bands, collapse the other way. A batch of 3 MB stays in the processor's cache, which is faster than that.",

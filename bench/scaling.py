@@ -122,11 +122,17 @@ def main() -> None:
             out.append([side, count])
             for value, base, unit in zip(line, first, (1, 2**20) * (len(line) // 2), strict=True):
                 out[-1] += [value / unit, value / base]
+            show(out, arguments.sides, arguments.photographs)
+
+
+def show(out: list[list[object]], sides: list[int], photographs: int) -> None:
+    """Keep what was found so far."""
+    gpu = torch.cuda.is_available()
     header = ["px", "photographs", *([] if gpu else ["pyramid/s", "ratio", "peak MiB", "ratio"])]
     header += ["training images/s", "ratio", "peak MiB", "ratio"]
-    keep("scaling" + "-gpu" * gpu + "".join(f"-{side}" for side in arguments.sides), [
+    keep("scaling" + "-gpu" * gpu + "".join(f"-{side}" for side in sides), [
         table(header, out),
-        f"Ratios are to {arguments.photographs} photographs of the same side. Memory is the process's own (the GPU's "
+        f"Ratios are to {photographs} photographs of the same side. Memory is the process's own (the GPU's "
         "where there is one), without the pages of mapped files, which the system takes back where it needs them.",
     ])  # fmt: skip
 
