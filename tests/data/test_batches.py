@@ -60,3 +60,10 @@ def test_what_is_no_packed_array_is_said(tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00")
     with pytest.raises(DataError, match="dvc repro"):
         PackedImages(tmp_path / "cut.npy", CPU)
+
+
+def test_a_row_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    images = PackedImages(tmp_path / "x.npy", CPU)
+    with pytest.raises(DataError, match="has 3 images, and no row 3"):
+        images.gather(np.array([0, 3]), np.array([0, 0]))

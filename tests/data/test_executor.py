@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from lapcvae.config import parse
-from lapcvae.data.executor import ExecutorConfig, open_executor
+from lapcvae.data.executor import Executor, ExecutorConfig, open_executor
 from lapcvae.errors import ConfigError
 from tests.data.workers import fail, minus_one, square
 
@@ -35,6 +35,14 @@ def test_an_error_of_the_function_is_raised_here() -> None:
 def test_one_worker_is_this_process() -> None:
     with open_executor(ExecutorConfig("processes", 1)) as executor:
         assert list(executor.run(lambda i: i + 1, range(5), 2, minus_one)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("items", "workers", "chunk"), [(4096, 2, 256), (400, 2, 25), (4096, 64, 8), (5, 8, 1), (0, 2, 1)]
+)
+def test_known_work_is_handed_out_in_enough_pieces_for_all(items: int, workers: int, chunk: int) -> None:
+    with Executor(workers) as executor:
+        assert executor.chunk(items) == chunk
 
 
 def test_items_are_taken_as_they_are_needed() -> None:
@@ -63,7 +71,7 @@ def test_bad_settings_are_refused(bad: dict[str, object]) -> None:
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     script = """
 import sys
-from lapcvae.data.executor import ExecutorConfig, open_executor
+from lapcvae.data.executor import Executor, ExecutorConfig, open_executor
 from tests.data.workers import minus_one, name_process
 if __name__ == "__main__":
     with open_executor(ExecutorConfig("processes", 2)) as executor:
@@ -90,7 +98,7 @@ if __name__ == "__main__":
 def test_workers_that_cannot_begin_are_no_fault_of_the_items(tmp_path: Path) -> None:
     """A program that begins work on being imported, as each worker imports it."""
     script = """
-from lapcvae.data.executor import ExecutorConfig, open_executor
+from lapcvae.data.executor import Executor, ExecutorConfig, open_executor
 from tests.data.workers import minus_one, square
 with open_executor(ExecutorConfig("processes", 2)) as executor:
     print(list(executor.run(square, range(1, 9), 1, minus_one)))

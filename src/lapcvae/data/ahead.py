@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_PIECES, _MOST = 8, 256  # chunks a worker, and items a chunk, of work that is known beforehand
 _CHUNKS_AHEAD = 16  # in flight a worker: work for the time in which results are written; memory is bounded by the batch
 
 
@@ -28,6 +29,13 @@ class AheadExecutor(ABC):
     def ahead(self, chunk: int) -> int:
         """How many items are in hand at once, `chunk` at a time."""
         return _CHUNKS_AHEAD * self._count * chunk
+
+    def chunk(self, items: int) -> int:
+        """How many of so many items of a tenth of a millisecond or more to hand out at a time.
+
+        Few, so that all workers end together; but a chunk costs this process as much as an item or two.
+        """
+        return max(1, min(_MOST, items // (_PIECES * self._count)))
 
     def run(
         self,

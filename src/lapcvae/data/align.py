@@ -31,8 +31,7 @@ from lapcvae.io.cache import key_of
 from lapcvae.io.progress import progress
 from lapcvae.io.record_store import DIGEST_BYTES, RecordFile, RecordStore, write_record
 
-_CHUNK = 64  # photographs a task
-_BATCH = 1024  # photographs looked up and written at a time
+_BATCH = 4096  # photographs looked up and written at a time
 _FORMAT = "7"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
 _PIXELS = "pixels"
 _REASONS = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
@@ -132,7 +131,8 @@ def align(
             missing = [key for key in tasks if key not in known]
             places = kept.reserve(len(missing))
             placed = [(place, tasks[key]) for place, key in zip(places, missing, strict=True)]
-            return _Batch(keyed, known, missing, places, workers.run(work, placed, _CHUNK, _crashed))
+            coming = workers.run(work, placed, workers.chunk(len(placed)), _crashed)
+            return _Batch(keyed, known, missing, places, coming)
 
         def finish(batch: _Batch) -> None:
             coming = zip(batch.missing, batch.places, batch.coming, strict=True)

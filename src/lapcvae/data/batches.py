@@ -66,7 +66,7 @@ class PackedImages:
             raise DataError(f"{path}: expected N S S 3 or N 2 S S 3, found {array.shape}")
         if array.dtype not in (np.uint8, np.float16):
             raise DataError(f"{path}: expected uint8 or float16, found {array.dtype}; run `dvc repro` to make it anew")
-        self._oriented = array.ndim == 5
+        self._path, self._oriented = path, array.ndim == 5
         self.device = device
         self.count, self.side = array.shape[0], array.shape[-2]
         if resident is None:
@@ -77,7 +77,12 @@ class PackedImages:
         self._kind = torch.uint8 if array.dtype == np.uint8 else torch.float16
 
     def index(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Both, B int64 each, for `pick`: on the device where the array lies there, or to be copied there."""
+        """Both, B int64 each, for `pick`: on the device where the array lies there, or to be copied there.
+
+        Raises `DataError` for a row that the array does not have.
+        """
+        if len(rows) and rows.max() >= self.count:
+            raise DataError(f"{self._path}: has {self.count} images, and no row {rows.max()}; run `dvc repro` anew")
         index = torch.from_numpy(np.stack([rows, flips]))
         if self.device.type != "cpu":
             index = index.pin_memory()
@@ -96,8 +101,8 @@ class PackedImages:
             return (self._array[at, mirrored] if self._oriented else self._array[at]), mirrored
         shape = self._array.shape[-3:]
         pixels = torch.empty((len(rows), *shape), dtype=self._kind, pin_memory=self.device.type != "cpu")
-        # As if orientations were rows. `clip`, since `raise` would write to a buffer first; it also leaves other
-        # threads the interpreter, which indexing with an array does not.
+        # As if orientations were rows. `clip`, since `raise` would write to a buffer first, and there is nothing to clip.
+        # Indexing with an array would keep other threads from running.
         at_once = 2 * rows + flips if self._oriented else rows
         np.take(self._array.reshape(-1, *shape), at_once, axis=0, out=pixels.numpy(), mode="clip")
         return pixels, mirrored
