@@ -101,7 +101,7 @@ class PackedImages:
             return (self._array[at, mirrored] if self._oriented else self._array[at]), mirrored
         shape = self._array.shape[-3:]
         pixels = torch.empty((len(rows), *shape), dtype=self._kind, pin_memory=self.device.type != "cpu")
-        # As if orientations were rows. `clip`, since `raise` would write to a buffer first, and there is nothing to clip.
+        # As if orientations were rows. `clip`, since `raise` would write to a buffer first; there is nothing to clip.
         # Indexing with an array would keep other threads from running.
         at_once = 2 * rows + flips if self._oriented else rows
         np.take(self._array.reshape(-1, *shape), at_once, axis=0, out=pixels.numpy(), mode="clip")
