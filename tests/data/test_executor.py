@@ -98,7 +98,7 @@ if __name__ == "__main__":
 def test_workers_that_cannot_begin_are_no_fault_of_the_items(tmp_path: Path) -> None:
     """A program that begins work on being imported, as each worker imports it."""
     script = """
-from lapcvae.data.executor import Executor, ExecutorConfig, open_executor
+from lapcvae.data.executor import ExecutorConfig, open_executor
 from tests.data.workers import minus_one, square
 with open_executor(ExecutorConfig("processes", 2)) as executor:
     print(list(executor.run(square, range(1, 9), 1, minus_one)))

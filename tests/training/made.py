@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lapcvae.models.level import LevelCVAE
-from lapcvae.models.scale import scale_of
+from lapcvae.models.scale import half_scale, scale_of
 from lapcvae.models.settings import ModelSettings
 from lapcvae.pyramid.filters import PyramidKind
 from lapcvae.pyramid.laplacian import PyramidConfig
@@ -21,6 +21,7 @@ from lapcvae.training.arrays import LevelArrays, LevelData, open_arrays
 from lapcvae.training.rebuild import write_rebuilt
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Terms, Trainable
+from lapcvae.training.vae_gan import VaeGanTraining
 
 CPU = torch.device("cpu")
 STYLES: dict[str, dict[str, Any]] = {
@@ -124,3 +125,10 @@ class Toy(Trainable):
     def dimensions(self) -> int:
         """Of a 16 px image."""
         return 768
+
+
+def vae_gan(small: Small) -> VaeGanTraining:
+    """An untrained VAE/GAN of the 16 px images."""
+    torch.manual_seed(0)
+    settings = ModelSettings(network="published", latent="vector", latent_size=8, residual_posterior=False)
+    return VaeGanTraining(LevelCVAE(settings, 16, True, half_scale()).to(small.device), small.arrays(2))

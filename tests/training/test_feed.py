@@ -6,7 +6,7 @@ import torch
 
 from lapcvae.data.batches import BatchOrder, PackedImages
 from lapcvae.training.arrays import LevelArrays
-from lapcvae.training.feed import Feed
+from lapcvae.training.feed import Batch, Feed
 from lapcvae.training.processes import Processes
 from lapcvae.training.trainable import LevelTraining
 from tests.training.made import CPU, Small
@@ -21,8 +21,8 @@ def feed_of(small: Small, device: torch.device, resident: bool) -> Feed:
     return Feed(trainable, BatchOrder(small.rows["train"], 8, 3), 3, Processes(device), 8, 2)
 
 
-def read(feed: Feed, update: int) -> list[torch.Tensor]:
-    return [tensor.clone() for packed, noise in feed.batches(update) for tensor in (*packed, *noise)]
+def copies(batches: list[Batch]) -> list[torch.Tensor]:
+    return [tensor.clone() for packed, noise in batches for tensor in (*packed, *noise)]
 
 
 @pytest.mark.parametrize("device", [CPU, GPU])
@@ -37,11 +37,11 @@ def test_a_batch_is_what_its_update_says_whatever_came_before(
         batches = ran.batches(update)
         if device.type == "cuda":
             torch.cuda._sleep(20_000_000)
-        seen.append([tensor.clone() for packed, noise in batches for tensor in (*packed, *noise)])
+        seen.append(copies(batches))
         del batches
         next(ran.as_they_are(small.rows["val"], 4))  # which draws noise of its own
     ran.close()
     for update, tensors in zip(order, seen, strict=True):
-        for mine, fresh in zip(tensors, read(feed_of(small, device, resident), update), strict=True):
+        for mine, fresh in zip(tensors, copies(feed_of(small, device, resident).batches(update)), strict=True):
             assert torch.equal(mine.cpu(), fresh.cpu()), update
     assert not np.array_equal(seen[0][0].cpu(), seen[1][0].cpu())

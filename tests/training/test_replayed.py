@@ -13,9 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lapcvae.data.batches import PackedImages
 from lapcvae.models.cascade import Cascade
-from lapcvae.models.level import LevelCVAE
-from lapcvae.models.scale import half_scale
-from lapcvae.models.settings import ModelSettings
 from lapcvae.training import loop
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.checkpoint import Checkpoints
@@ -25,8 +22,7 @@ from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
 from lapcvae.training.replayed import Moment
 from lapcvae.training.trainable import Trainable
-from lapcvae.training.vae_gan import VaeGanTraining
-from tests.training.made import CPU, Small, Toy
+from tests.training.made import CPU, Small, Toy, vae_gan
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 STYLES: list[dict[str, Any]] = [
@@ -61,8 +57,7 @@ def test_it_trains_as_a_loop_of_single_operations_does(small: Small, style: dict
     (plain, curve), (fixed, again) = (
         trained(small, small.trainable(1, **style), compile=way, accumulate=accumulate) for way in ("off", "graphs")
     )
-    if "network" not in style:
-        assert apart(fixed, plain) < 1e-3
+    assert apart(fixed, plain) < (0.02 if "network" in style else 1e-3)
     assert [row["loss_nats"] for row in again] == pytest.approx([row["loss_nats"] for row in curve], rel=1e-4)
     assert [row["learning_rate"] for row in again] == [row["learning_rate"] for row in curve]
 
@@ -132,12 +127,6 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_bytes(small: Small, tmp_path: 
 def test_parts_with_losses_of_their_own(small: Small) -> None:
     (plain, _), (fixed, _) = (trained(small, Toy(small.arrays(2)), compile=way) for way in ("off", "graphs"))
     assert apart(fixed, plain) < 1e-3
-
-
-def vae_gan(small: Small) -> Trainable:
-    settings = ModelSettings(network="published", latent="vector", latent_size=8, residual_posterior=False)
-    torch.manual_seed(0)
-    return VaeGanTraining(LevelCVAE(settings, 16, True, half_scale()), small.arrays(2))
 
 
 def end_to_end(small: Small) -> Trainable:

@@ -7,21 +7,16 @@ import pytest
 import torch
 
 from lapcvae.models.cascade import run_level
-from lapcvae.models.level import LevelCVAE
 from lapcvae.models.noise import Drawn
-from lapcvae.models.scale import half_scale
-from lapcvae.models.settings import ModelSettings
 from lapcvae.training.loop import train
 from lapcvae.training.processes import Processes
 from lapcvae.training.vae_gan import FEATURE_WEIGHT, MARGIN, VaeGanTraining
-from tests.training.made import CPU, Small
+from tests.training.made import CPU, Small, vae_gan
 
 
 @pytest.fixture
 def trainable(small: Small) -> VaeGanTraining:
-    torch.manual_seed(0)
-    settings = ModelSettings(network="published", latent="vector", latent_size=8, residual_posterior=False)
-    return VaeGanTraining(LevelCVAE(settings, 16, True, half_scale()), small.arrays(2))
+    return vae_gan(small)
 
 
 def batch(trainable: VaeGanTraining, small: Small) -> dict[str, torch.Tensor]:
