@@ -38,8 +38,9 @@ class LevelArrays:
     def pick(self, rows: np.ndarray, flips: np.ndarray) -> tuple[Tensor, ...]:
         """Tensors of these rows and orientations as they are stored, for `unpack`."""
         arrays = [a for a in (self.images, self.coarse_image, self.coarse_mean) if a is not None]
-        index = {array.resident: array.index(rows, flips) for array in {a.resident: a for a in arrays}.values()}
-        packed = tuple(tensor for array in arrays for tensor in array.pick(rows, flips, index[array.resident]))
+        # One for all that lie in the same place: as a rule, for all.
+        indices = {where: array.index(rows, flips) for where, array in {a.resident: a for a in arrays}.items()}
+        packed = tuple(tensor for array in arrays for tensor in array.pick(rows, flips, indices[array.resident]))
         if self.posterior is None:
             return packed
         posterior = torch.from_numpy(self.posterior[rows, flips])

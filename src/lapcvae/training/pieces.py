@@ -1,7 +1,7 @@
 """Tensors in pieces, for kernels that work on many tensors at once.
 
-PyTorch's give 65,536 numbers of a tensor to one of a GPU's processors: networks as small as these keep a fifth of an
-H200 busy so. What comes out is what whole tensors give.
+PyTorch's give 65,536 numbers of a tensor to one of a GPU's processors: a network of a million weights keeps some 16 of
+them busy. What comes out is what whole tensors give.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def in_pieces(*columns: list[Tensor]) -> list[list[Tensor]]:
 
     Outside of a graph pieces would take the processor longer to launch than they save.
     """
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+    if columns[0][0].is_cuda and torch.cuda.is_current_stream_capturing():
         return cut(*columns)
     return list(columns)
 
