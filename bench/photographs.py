@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lapcvae.data.photographs import PhotographWriter
+from lapcvae.data.photograph_writer import PhotographWriter
 
 SIDE = 250  # pixels, of the sample's photographs
 SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "lfw-sample.tgz"

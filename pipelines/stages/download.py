@@ -15,7 +15,9 @@ from pipelines.stage import run_stage
 
 def work() -> str:
     """Run the stage; returns its status line."""
-    stored, refused = collect(load(SourceConfig, "source"), Path("data/raw"), taken=FOLDER)
+    stored, refused = collect(
+        load(SourceConfig, "source"), Path("data/raw"), taken=FOLDER, cache=Path(".cache/photographs")
+    )
     return f"{stored} photographs, {refused} refused"
 
 

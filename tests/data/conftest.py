@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lapcvae.data.photographs import PhotographWriter
+from lapcvae.data.photograph_writer import PhotographWriter
 
 SAMPLE = Path(__file__).parents[2] / "data" / "samples" / "lfw-sample.tgz"
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lapcvae.data.photographs import PhotographWriter, packed_folder, read_index, read_photograph, shard_path
+from lapcvae.data.photograph_writer import PhotographWriter
+from lapcvae.data.photographs import packed_folder, read_index, read_photograph, shard_path
 from lapcvae.errors import DataError
 
 
@@ -29,8 +30,8 @@ def test_bytes_come_back_from_several_shards(tmp_path: Path) -> None:
 def test_a_short_shard_is_told(tmp_path: Path) -> None:
     with PhotographWriter(tmp_path) as writer:
         writer.store("a", "", b"12345678")
-    shard_path(tmp_path, 0).write_bytes(b"1234")
     (entry,) = read_index(tmp_path)
+    shard_path(tmp_path, entry.shard).write_bytes(b"1234")
     with pytest.raises(DataError, match="ends before byte 8"):
         read_photograph(packed_folder(tmp_path), entry.shard, entry.offset, entry.bytes)
 
@@ -43,7 +44,7 @@ def test_a_shard_that_was_put_back_is_read_and_not_the_one_that_was_open(tmp_pat
     for content in (b"abcdefgh", b"12345678"):  # the index stays as it was
         restored = tmp_path / "restored"
         restored.write_bytes(content)
-        restored.replace(shard_path(tmp_path, 0))
+        restored.replace(shard_path(tmp_path, entry.shard))
         assert read_photograph(packed_folder(tmp_path), *place) == content
 
 

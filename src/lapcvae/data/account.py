@@ -97,7 +97,7 @@ def _figure(name: str, entry: Entry, raw: PackedFolder, decoding: DecodeConfig) 
 
 
 def _thumbnail(entry: Entry, raw: PackedFolder, decoding: DecodeConfig) -> str:
-    if entry.shard < 0:
+    if not entry.shard:
         return ""
     try:
         image = decode(read_photograph(raw, entry.shard, entry.offset, entry.bytes), decoding)

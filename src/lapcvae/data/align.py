@@ -56,7 +56,7 @@ class _Place:
     file: RecordFile | None  # where to put the pixels; None where this is another machine, and they have to be sent
 
 
-_Task = tuple[int, int, int, bytes]  # shard, offset, bytes; the crop's six float64, none if it is rejected
+_Task = tuple[str, int, int, bytes]  # shard, offset, bytes; the crop's six float64, none if it is rejected
 _MADE = struct.Struct(f"<{DIGEST_BYTES}s4d")  # the SHA-256 of a face's pixels, and what is measured of it
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 from pathlib import Path
 
+from lapcvae.data.kept_shards import KeptShards
+from lapcvae.data.known_files import KnownFiles
 from lapcvae.data.names import is_system
-from lapcvae.data.photographs import PhotographWriter
+from lapcvae.data.photograph_writer import Changed, PhotographWriter
 from lapcvae.data.sources import Item, SourceConfig, open_source
 from lapcvae.data.taken import taken_items
 from lapcvae.errors import SourceError
@@ -15,44 +17,76 @@ from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.progress import progress
 
 
-def collect(config: SourceConfig, out: Path, taken: Path | None = None) -> tuple[int, int]:
+def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: Path | None = None) -> tuple[int, int]:
     """Pack the source into `out` (see `data.photographs`); returns how many were stored and how many refused.
 
-    `taken`: folder of batches taken in from the inbox, packed after the source.
+    `taken`: folder of batches taken in from the inbox, packed after the source. `cache`: folder in which a run leaves
+    what lets the next one neither read the files of a folder nor write the shards that are as they were; the bytes that
+    come out do not depend on it.
 
     Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
     """
-    with atomic_folder(out) as folder:
-        with PhotographWriter(folder) as writer, progress(label="download", unit=" photographs") as bar:
-            extra = taken_items(taken, config.identity, config.limits) if taken else ()
-            for item in itertools.chain(open_source(config), extra):
-                if item.member.kind != "folder":
-                    _take(item, config, writer)
-                    bar.update()
-        if not writer.stored:
-            raise SourceError(
-                f"the source `{config.kind}` {config.path} holds no photograph ({writer.refused} refused)"
-            )
+    known = cache / "files.txt" if cache else None
+    try:
+        return _collect(config, out, taken, KeptShards(cache), KnownFiles(known))
+    except Changed:
+        return _collect(config, out, taken, KeptShards(cache), KnownFiles(known, afresh=True))
+
+
+def _collect(
+    config: SourceConfig, out: Path, taken: Path | None, kept: KeptShards, files: KnownFiles
+) -> tuple[int, int]:
+    with files:
+        with (
+            atomic_folder(out) as folder,
+            PhotographWriter(folder, kept) as writer,
+            progress(label="download", unit=" photographs") as bar,
+        ):
+            for items in (open_source(config), taken_items(taken, config.identity, config.limits) if taken else ()):
+                for item in items:
+                    if item.member.kind != "folder":
+                        _take(item, config, writer, files)
+                        bar.update()
+                writer.cut()
+            if not writer.stored:
+                raise SourceError(
+                    f"the source `{config.kind}` {config.path} holds no photograph ({writer.refused} refused)"
+                )
+        kept.keep(out)
     return writer.stored, writer.refused
 
 
-def _take(item: Item, config: SourceConfig, writer: PhotographWriter) -> None:
+def _take(item: Item, config: SourceConfig, writer: PhotographWriter, files: KnownFiles) -> None:
     member, identity = item.member, item.identity
     reason = _refusal(member, config)
     if reason:
         writer.refuse(member.name, identity, reason)
         return
+    digest = files.digest_of(member.name, member.state) if member.state else ""
+    if digest:
+        read = functools.partial(member.read, config.max_file_bytes + 1)
+        writer.store_known(member.name, identity, digest, member.size, read)
+    else:
+        digest = _store(item, config, writer)
+    if digest and member.state:
+        files.note(member.name, member.state, digest)
+
+
+def _store(item: Item, config: SourceConfig, writer: PhotographWriter) -> str:
+    """Read a photograph and store it; returns its SHA-256, "" if it is refused."""
+    member, identity = item.member, item.identity
     try:
         data = member.read(config.max_file_bytes + 1)
     except DamagedMember:
         writer.refuse(member.name, identity, "unreadable")
-        return
-    if len(data) > config.max_file_bytes:
-        writer.refuse(member.name, identity, "file_too_large")
-    elif not data:
-        writer.refuse(member.name, identity, "empty")
     else:
-        writer.store(member.name, identity, data, item.split, item.points)
+        if len(data) > config.max_file_bytes:
+            writer.refuse(member.name, identity, "file_too_large")
+        elif not data:
+            writer.refuse(member.name, identity, "empty")
+        else:
+            return writer.store(member.name, identity, data, item.split, item.points)
+    return ""
 
 
 def _refusal(member: Member, config: SourceConfig) -> str:

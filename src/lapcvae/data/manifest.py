@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lapcvae.data.csv_line import line_of
 from lapcvae.errors import DataError
 
 
@@ -55,16 +55,6 @@ TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.
 _ROW = COLUMNS.index("row")
 _BUFFER_BYTES = 1 << 20  # of images, written at a time
 _NUMBERS = [(place, kind) for place, kind in enumerate(TYPES.values()) if kind is not str]
-
-
-def line_of(values: Sequence[Any]) -> str:
-    """A row's values as a line of CSV; no text among them has a line break (see `names.printable`)."""
-    line = ",".join(map(str, values)) + "\n"
-    if line.count(",") == len(values) - 1 and '"' not in line:  # nothing to quote: half the time of the csv module
-        return line
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerow(values)
-    return stream.getvalue()
 
 
 class ManifestWriter:

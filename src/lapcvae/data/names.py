@@ -56,8 +56,17 @@ def _escape(c: str) -> str:
 
 def is_system(name: str) -> bool:
     """Whether any part of a source's name is hidden (leading dot) or one that operating systems leave behind."""
-    parts = [p for p in name.split("/") if p not in ("", ".", "..")]
-    return any(p.startswith(".") or p.lower() in _SYSTEM for p in parts)
+    folder, _, last = name.rpartition("/")
+    return _is_systems(last) or (folder != "" and _in_systems(folder))
+
+
+def _is_systems(part: str) -> bool:
+    return part not in ("", ".", "..") and (part.startswith(".") or part.lower() in _SYSTEM)
+
+
+@functools.lru_cache(maxsize=1024)
+def _in_systems(folder: str) -> bool:
+    return any(map(_is_systems, folder.split("/")))
 
 
 def parent(name: str) -> str:

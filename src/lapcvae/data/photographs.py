@@ -1,4 +1,4 @@
-"""Original photographs, packed: their untouched bytes one after the other in bounded shards, and one index row each.
+"""Original photographs, packed: their untouched bytes one after the other in small shards, and one index row each.
 
 Names live in the index only and never on the file system, so no name can do harm.
 """
@@ -11,25 +11,22 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from lapcvae.data.names import printable
 from lapcvae.errors import DataError
 from lapcvae.io.open_file import OpenFile
 
 INDEX = "index.csv"
-SHARD_BYTES = 256 << 20
-_BUFFER_BYTES = 1 << 20  # written at a time
+_STEM = "photographs-"
 
 
 class Entry(NamedTuple):
-    """One row of the index. `reason` is empty for a stored photograph; a refused one has shard -1 and no bytes."""
+    """One row of the index. `reason` is empty for a stored photograph; a refused one has no shard and no bytes."""
 
     name: str  # as in the source, escaped to one printable line
     identity: str  # who or what the photograph is of, as far as the source says; empty if it does not
     sha256: str  # of the original bytes; empty if refused
-    shard: int  # number of the shard file, -1 if refused
+    shard: str  # name of the shard, which its content gives it; empty if refused
     offset: int  # first byte in the shard
     bytes: int  # length in bytes
     reason: str  # one of `reasons.REASONS`, or empty
@@ -40,63 +37,14 @@ class Entry(NamedTuple):
 COLUMNS = Entry._fields
 
 
-def shard_path(folder: Path, shard: int) -> Path:
-    """Where shard number `shard` of a packed folder lies."""
-    return folder / f"photographs-{shard:05d}.bin"
+def shard_path(folder: Path, shard: str) -> Path:
+    """Where a shard of a packed folder lies."""
+    return folder / f"{_STEM}{shard}.bin"
 
 
-class PhotographWriter:
-    """Writes a packed folder; a context manager. The caller makes the folder appear whole (see `io.atomic`)."""
-
-    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        self._folder = folder
-        self._limit = shard_bytes
-        self._shard = -1
-        self._offset = 0
-        self._stream: BinaryIO | None = None
-        self._index = (folder / INDEX).open("w", encoding="utf-8", newline="")
-        self._rows = csv.writer(self._index, lineterminator="\n")
-        self._rows.writerow(COLUMNS)
-        self.stored = 0
-        self.refused = 0
-
-    def __enter__(self) -> PhotographWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if self._stream is not None:
-                self._stream.close()
-        finally:
-            self._index.close()
-
-    def store(self, name: str, identity: str, data: bytes, split: str = "", points: str = "") -> None:
-        """Append one photograph's bytes; `split` and `points` as of `Entry`."""
-        if self._stream is None or (self._offset and self._offset + len(data) > self._limit):
-            self._next_shard()
-        assert self._stream is not None
-        self._stream.write(data)
-        digest = hashlib.sha256(data).hexdigest()
-        self._row(Entry(printable(name), identity, digest, self._shard, self._offset, len(data), "", split, points))
-        self._offset += len(data)
-        self.stored += 1
-
-    def refuse(self, name: str, identity: str, reason: str) -> None:
-        """Account for something in the source that is not stored."""
-        self._row(Entry(printable(name), identity, "", -1, 0, 0, reason))
-        self.refused += 1
-
-    def _row(self, entry: Entry) -> None:
-        self._rows.writerow(entry)
-
-    def _next_shard(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        self._shard += 1
-        self._offset = 0
-        self._stream = shard_path(self._folder, self._shard).open("wb", buffering=_BUFFER_BYTES)
+def shards_in(folder: Path) -> list[str]:
+    """The names of all shards that lie in a folder."""
+    return [path.stem.removeprefix(_STEM) for path in folder.glob(f"{_STEM}*.bin")]
 
 
 def read_index(folder: Path) -> Iterator[Entry]:
@@ -112,7 +60,7 @@ def read_index(folder: Path) -> Iterator[Entry]:
             raise DataError(f"{path}: its columns are not {', '.join(COLUMNS)}; run `dvc repro --force download`")
         for row in rows:
             name, identity, digest, shard, offset, size, reason, split, points = row
-            yield Entry(name, identity, digest, int(shard), int(offset), int(size), reason, split, points)
+            yield Entry(name, identity, digest, shard, int(offset), int(size), reason, split, points)
 
 
 class PackedFolder(NamedTuple):
@@ -131,7 +79,7 @@ def packed_folder(folder: Path) -> PackedFolder:
     return PackedFolder(str(folder.resolve()), hashlib.sha256(repr(states).encode()).hexdigest())
 
 
-def read_photograph(folder: PackedFolder, shard: int, offset: int, size: int) -> bytes:
+def read_photograph(folder: PackedFolder, shard: str, offset: int, size: int) -> bytes:
     """The original bytes of one photograph. Raises `DataError` if its shard is gone or ends before it does."""
     data = os.pread(_shard(folder, shard).handle, size, offset)
     if len(data) != size:
@@ -141,7 +89,7 @@ def read_photograph(folder: PackedFolder, shard: int, offset: int, size: int) ->
 
 
 @functools.lru_cache(maxsize=4)
-def _shard(folder: PackedFolder, shard: int) -> OpenFile:
+def _shard(folder: PackedFolder, shard: str) -> OpenFile:
     path = shard_path(Path(folder.path), shard)
     try:
         return OpenFile(path, os.O_RDONLY)

@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
-from lapcvae.data.manifest import Row, line_of, values_of
+from lapcvae.data.csv_line import line_of
+from lapcvae.data.manifest import Row, values_of
 
 
 class RowSpool:

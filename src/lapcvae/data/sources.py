@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from lapcvae.config import load
@@ -18,6 +20,7 @@ from lapcvae.io.archive import ArchiveLimits, DamagedMember, Kind, Member, membe
 from lapcvae.io.fetch import RemoteFile, check, fetch
 
 _PIECE_BYTES = 1 << 20
+_SETTLED_NS = 2 * 10**9  # a file changed so lately may be again without its times being others
 MIRRORS = Path(__file__).with_name("mirrors.yaml")
 
 
@@ -50,8 +53,7 @@ class SourceConfig:
         return ArchiveLimits(self.max_members, self.max_total_bytes, self.max_ratio)
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One member of a source, with what the source says of it."""
 
     member: Member
@@ -90,11 +92,11 @@ def folder_members(folder: Path, max_members: int) -> Iterator[Member]:
     """Every entry below `folder`, sorted by name within each folder, links and special files named but not opened."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; check source.path")
-    pending, count = [""], 0
+    pending, count, settled_ns = [""], 0, time.time_ns() - _SETTLED_NS
     while pending:
         inside = pending.pop()
         try:
-            entries = sorted(os.scandir(folder / inside), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(folder / inside), key=attrgetter("name"))
         except OSError:
             yield Member(inside, "damaged", 0, lambda limit: b"")
             continue
@@ -109,11 +111,11 @@ def folder_members(folder: Path, max_members: int) -> Iterator[Member]:
             if entry.is_dir(follow_symlinks=False):
                 below.append(name)
             else:
-                yield _folder_member(entry, name)
+                yield _folder_member(entry, name, settled_ns)
         pending.extend(reversed(below))
 
 
-def _folder_member(entry: os.DirEntry[str], name: str) -> Member:
+def _folder_member(entry: os.DirEntry[str], name: str, settled_ns: int) -> Member:
     try:
         path, status = entry.path, entry.stat(follow_symlinks=False)
     except OSError:  # gone since the folder was read
@@ -131,7 +133,10 @@ def _folder_member(entry: os.DirEntry[str], name: str) -> Member:
         except OSError as error:
             raise DamagedMember(str(error)) from None
 
-    return Member(name, kind, status.st_size, read)
+    state = ""
+    if status.st_ctime_ns < settled_ns:
+        state = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return Member(name, kind, status.st_size, read, state)
 
 
 def _read(handle: int, limit: int, size: int) -> bytes:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Literal, NamedTuple, cast
 
 import zstandard
 
@@ -42,8 +42,7 @@ class DamagedMember(Exception):  # noqa: N818 - an outcome, not a failure of the
     """One member of a source cannot be read, and the others still can."""
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One member: `read(limit)` gives at most `limit` bytes of a regular file, and is valid until the next member.
 
     It raises `DamagedMember` if only this member is lost, `SourceError` if the whole archive is.
@@ -53,6 +52,7 @@ class Member:
     kind: Kind
     size: int
     read: Callable[[int], bytes]
+    state: str = ""  # of a file by itself, readable at any time: another text once it was replaced or written to
 
 
 def members(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
