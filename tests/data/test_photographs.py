@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from lapcvae.data.photograph_writer import PhotographWriter
-from lapcvae.data.photographs import packed_folder, read_index, read_photograph, shard_path
+from lapcvae.data.photographs import (
+    INDEX,
+    MOST_ROWS,
+    entries_of,
+    packed_folder,
+    read_index,
+    read_photograph,
+    read_shards,
+    shard_path,
+)
 from lapcvae.errors import DataError
 
 
@@ -25,6 +34,25 @@ def test_bytes_come_back_from_several_shards(tmp_path: Path) -> None:
     assert [read_photograph(packed, e.shard, e.offset, e.bytes) for e in stored] == list(photographs.values())
     assert entries[-1].reason == "not_a_file"
     assert (tmp_path / "index.csv").read_text().count("\n") == 52
+
+
+def test_shards_come_back_as_lines(tmp_path: Path) -> None:
+    digests = []
+    with PhotographWriter(tmp_path, shard_bytes=1000) as writer:
+        writer.refuse("a link", "", "not_a_file")
+        for i in range(50):
+            digests.append(writer.store(f'p, "{i}"', "a, b", bytes([i]) * (100 + i)))
+            writer.refuse(f"link {i}", "", "not_a_file")
+        for i in range(3 * MOST_ROWS):
+            writer.refuse(f"{i}", "", "empty")
+        digests.append(writer.store("last", "", b"12345678"))
+    shards = list(read_shards(tmp_path))
+    assert [line for lines, _ in shards for line in lines] == (tmp_path / INDEX).read_text().splitlines(True)[1:]
+    entries = [list(entries_of(lines)) for lines, _ in shards]
+    assert [entry.sha256 for of_shard in entries for entry in of_shard if not entry.reason] == digests
+    assert [sum(not entry.reason for entry in of_shard) for of_shard in entries] == [stored for _, stored in shards]
+    assert all(len({entry.shard for entry in of_shard} - {""}) <= 1 for of_shard in entries)
+    assert max(len(lines) for lines, _ in shards) == MOST_ROWS
 
 
 def test_a_short_shard_is_told(tmp_path: Path) -> None:

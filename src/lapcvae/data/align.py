@@ -11,29 +11,32 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from lapcvae.data.ahead import batched, one_ahead
+from lapcvae.data.ahead import one_ahead
+from lapcvae.data.csv_line import line_of
 from lapcvae.data.decode import DecodeConfig
 from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, KEEP, DuplicatesConfig, decide
 from lapcvae.data.executor import ExecutorConfig, open_executor
+from lapcvae.data.found import MADE, REJECTED, Found, Likeness, found_of, likeness_of, packed, unpacked
 from lapcvae.data.judge import AlignConfig, judge, reject
-from lapcvae.data.manifest import ImagesWriter, ManifestWriter, Row, moved_up, row_of
-from lapcvae.data.photographs import Entry, PackedFolder, packed_folder, read_index, read_photograph
+from lapcvae.data.manifest import COLUMNS, ImagesWriter, ManifestWriter, Row, numbered, row_of, values_of
+from lapcvae.data.photographs import PackedFolder, packed_folder, read_photograph
 from lapcvae.data.row_spool import RowSpool
-from lapcvae.data.sight import Sight, read_sights
-from lapcvae.data.split import SPLITS, SplitConfig, split_of
+from lapcvae.data.seen import Seen, parsed, read_seen
+from lapcvae.data.split import SplitConfig, split_of
 from lapcvae.data.warp import cut, measure
-from lapcvae.errors import DataError
 from lapcvae.io.atomic import atomic_folder
-from lapcvae.io.cache import key_of
+from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
 from lapcvae.io.record_store import DIGEST_BYTES, RecordFile, RecordStore, write_record
 
 _BATCH = 4096  # photographs looked up and written at a time
-_FORMAT = "7"  # part of the cache key; raise it when the warp, the measures or what is kept of them change
+_FORMAT = "7"  # part of the cache keys; raise it when the rules, the warp, the measures or what is kept change
 _PIXELS = "pixels"
+_CRASHED = "crashed"
 _REASONS = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
@@ -60,11 +63,19 @@ _Task = tuple[str, int, int, bytes]  # shard, offset, bytes; the crop's six floa
 _MADE = struct.Struct(f"<{DIGEST_BYTES}s4d")  # the SHA-256 of a face's pixels, and what is measured of it
 
 
+class _Judged(NamedTuple):
+    """Of a shard's photographs that are not known yet: the key of it all, the rows, and the key of each row's face."""
+
+    key: bytes
+    rows: list[Row]
+    faces: list[bytes]
+
+
 @dataclass(frozen=True)
 class _Batch:
-    """Photographs whose faces are known or being made: the rows, the key of each face, and the faces to come."""
+    """Some shards' photographs, each found earlier or judged now; faces by key; and those that are being made."""
 
-    rows: list[tuple[Row, bytes]]
+    shards: list[Found | _Judged]
     known: dict[bytes, tuple[bytes, int]]
     missing: list[bytes]
     places: range
@@ -73,16 +84,16 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Likeness:
-    """By what duplicates are found, of the photographs that stand so far: 49 bytes each, held in memory."""
+    """By what duplicates are found, of all photographs that stand so far, held in memory."""
 
     pixels: bytearray = field(default_factory=bytearray)
     hashes: bytearray = field(default_factory=bytearray)
     ranks: bytearray = field(default_factory=bytearray)
 
-    def add(self, rows: list[Row]) -> None:
-        self.pixels.extend(bytes.fromhex("".join(row.pixels_sha256[:32] for row in rows)))
-        self.hashes.extend(bytes.fromhex("".join(row.phash for row in rows)))
-        self.ranks.extend(SPLITS.index(row.split) for row in rows)
+    def add(self, more: Likeness) -> None:
+        self.pixels.extend(more.pixels)
+        self.hashes.extend(more.hashes)
+        self.ranks.extend(more.ranks)
 
     def decide(self, config: DuplicatesConfig) -> dict[int, tuple[str, str]]:
         """Of each photograph that is like another: why it is rejected, or "", and the name of its group, or ""."""
@@ -110,10 +121,12 @@ def align(
     their rows wait until then, and their faces, made in vain, are taken out again.
     """
     version = f"{_FORMAT}|{decode_config}|{config.size_px}"
+    whole_version = f"{version}|{config}|{split}|{inputs.source}|{COLUMNS}"
     likeness = _Likeness()
     counts: Counter[str] = Counter()
     with (
         RecordStore(cache / f"faces-{config.size_px}", {_PIXELS: config.size_px**2 * 3}) as kept,
+        ContentCache(cache / "found.sqlite") as found_before,
         atomic_folder(out) as folder,
         ImagesWriter(folder / "images.npy", config.size_px) as images,
         open_executor(executor) as workers,
@@ -124,15 +137,20 @@ def align(
         file = pixels if executor.kind == "processes" else None
         work = functools.partial(_align_one, _Place(packed_folder(inputs.raw), decode_config, config.size_px, file))
 
-        def begin(batch: list[tuple[Row, _Task]]) -> _Batch:
-            keyed = [(row, key_of(version, row.sha256, task[3].hex()) if task[3] else b"") for row, task in batch]
-            tasks = {key: task for (_, key), (_, task) in zip(keyed, batch, strict=True) if key}
-            known = kept.find(list(tasks))
-            missing = [key for key in tasks if key not in known]
+        def begin(batch: list[Seen]) -> _Batch:
+            keys = [seen.key(whole_version) for seen in batch]
+            found = {key: unpacked(data) for key, data in found_before.get(keys).items()}
+            known = kept.find([face for of_shard in found.values() for face in of_shard.faces])
+            found = {key: of_shard for key, of_shard in found.items() if known.keys() >= set(of_shard.faces)}
+            new = [(key, seen) for key, seen in zip(keys, batch, strict=True) if key not in found]
+            judged, tasks = _judged(new, inputs, config, split, version)
+            known |= kept.find(list(tasks))
+            missing = [face for face in tasks if face not in known]
             places = kept.reserve(len(missing))
-            placed = [(place, tasks[key]) for place, key in zip(places, missing, strict=True)]
+            placed = [(place, tasks[face]) for place, face in zip(places, missing, strict=True)]
             coming = workers.run(work, placed, workers.chunk(len(placed)), _crashed)
-            return _Batch(keyed, known, missing, places, coming)
+            shards = [found[key] if key in found else judged[key] for key in keys]
+            return _Batch(shards, known, missing, places, coming)
 
         def finish(batch: _Batch) -> None:
             coming = zip(batch.missing, batch.places, batch.coming, strict=True)
@@ -141,26 +159,39 @@ def align(
                 fresh = [(key, place, _put(pixels, place, made)) for key, place, made in fresh]
             kept.keep(fresh)
             faces = batch.known | {key: (made, place) for key, place, made in fresh}
-            likeness.add([row for row, key in batch.rows if key])
-            good: list[int] = []
-            for row, key in batch.rows:
-                if key:
-                    made, place = faces.get(key, (b"", -1))
-                    if _finish(row, made, config):
-                        row.row = images.count + len(good)
-                        good.append(place)
-            for part in kept.read(_PIXELS, good):
+            found, whole = list[Found](), list[tuple[bytes, bytes]]()
+            for of_shard in batch.shards:
+                if isinstance(of_shard, _Judged):
+                    key, of_shard = of_shard.key, _finished(of_shard, faces, config)
+                    if _CRASHED not in of_shard.outcomes:
+                        whole.append((key, packed(of_shard)))
+                found.append(of_shard)
+            found_before.put(whole)
+            for part in kept.read(_PIXELS, [faces[key][1] for of_shard in found for key in of_shard.faces]):
                 images.append(part)
-            rows = [row for row, _ in batch.rows]
-            waiting.append(rows, (bool(key) for _, key in batch.rows))
-            counts.update(row.reason or row.status for row in rows)
-            bar.update(len(batch.rows))
+            for of_shard in found:
+                likeness.add(of_shard.likeness)
+                waiting.append(of_shard.lines, of_shard.states)
+                counts.update(of_shard.outcomes)
+                bar.update(len(of_shard.lines))
 
-        one_ahead(_judged(inputs, config, split), begin, finish)
+        one_ahead(_batches(read_seen(inputs.raw, inputs.landmarks)), begin, finish)
         images.flush()  # while duplicates are looked for
         with ManifestWriter(folder / "manifest.csv") as manifest:
             _write(waiting, likeness.decide(duplicates), images, manifest, counts)
     return +counts
+
+
+def _batches(shards: Iterator[Seen]) -> Iterator[list[Seen]]:
+    batch, photographs = list[Seen](), 0
+    for seen in shards:
+        batch.append(seen)
+        photographs += len(seen.entries)
+        if photographs >= _BATCH:
+            yield batch
+            batch, photographs = [], 0
+    if batch:
+        yield batch
 
 
 def _write(
@@ -172,23 +203,21 @@ def _write(
 ) -> None:
     """Write the rows that waited; take the faces of duplicates out of `images`, and their rows from `counts`."""
     in_vain: list[int] = []
-    standing = itertools.count()
-    for line, stood in waiting.read():
-        like = alike.get(next(standing)) if stood else None
-        if like is None:
-            manifest.write_line(moved_up(line, len(in_vain)) if in_vain else line)
-            continue
-        row = row_of(next(csv.reader([line])))
-        reason, row.near = like
-        if reason:
-            if row.row >= 0:
-                in_vain.append(row.row)
-            counts.subtract([row.reason or row.status])
-            _duplicate(row, reason)
-            counts.update([reason])
-        elif row.row >= 0:
-            row.row -= len(in_vain)
-        manifest.write([row])
+    standing, made = itertools.count(), itertools.count()
+    for line, state in waiting.read():
+        like = None if state == REJECTED else alike.get(next(standing))
+        place = next(made) if state == MADE else -1
+        if like is not None:
+            row = row_of(next(csv.reader([line])))
+            reason, row.near = like
+            if reason:
+                if state == MADE:
+                    in_vain.append(place)
+                counts.subtract([row.reason or row.status])
+                _duplicate(row, reason)
+                counts.update([reason])
+            line = line_of(values_of(row))
+        manifest.write_line(line if place < 0 or (like and like[0]) else numbered(line, place - len(in_vain)))
     images.remove(in_vain)
 
 
@@ -208,33 +237,28 @@ def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:
     return names
 
 
-def _judged(inputs: AlignInputs, config: AlignConfig, split: SplitConfig) -> Iterator[list[tuple[Row, _Task]]]:
-    for batch in batched(_seen(inputs), _BATCH):
-        rows = [Row(entry.name, inputs.source, entry.identity, entry.sha256, "accepted") for entry, _ in batch]
-        for row, (entry, sight) in zip(rows, batch, strict=True):
-            if sight is None:
-                reject(row, entry.reason)
-        crops = judge(rows, [sight for _, sight in batch], config, [bool(entry.points) for entry, _ in batch])
-        judged = []
-        for row, (entry, _), crop in zip(rows, batch, crops, strict=True):
-            if crop is not None:
-                row.group = row.identity or row.pixels_sha256
-                row.split = entry.split or split_of(row.group, split)
-            judged.append((row, (entry.shard, entry.offset, entry.bytes, b"" if crop is None else crop.tobytes())))
-        yield judged
-
-
-def _seen(inputs: AlignInputs) -> Iterator[tuple[Entry, Sight | None]]:
-    """Each entry of the index with what it shows, None if the source refused it."""
-    sights = read_sights(inputs.landmarks)
-    for entry in read_index(inputs.raw):
-        if entry.reason:
-            yield entry, None
-            continue
-        sight = next(sights, None)
-        if sight is None or sight.sha256 != entry.sha256:
-            raise DataError(f"{inputs.landmarks}: is not of {inputs.raw} ({entry.name}); run `dvc repro landmarks`")
-        yield entry, sight
+def _judged(
+    shards: list[tuple[bytes, Seen]], inputs: AlignInputs, config: AlignConfig, split: SplitConfig, version: str
+) -> tuple[dict[bytes, _Judged], dict[bytes, _Task]]:
+    """Each shard by its key as far as it is known before faces are made; and what is to be made, by the faces' keys."""
+    pairs = [(key, pair) for key, seen in shards for pair in parsed(seen, inputs.raw, inputs.landmarks)]
+    rows = [Row(entry.name, inputs.source, entry.identity, entry.sha256, "accepted") for _, (entry, _) in pairs]
+    for row, (_, (entry, sight)) in zip(rows, pairs, strict=True):
+        if sight is None:
+            reject(row, entry.reason)
+    crops = judge(rows, [sight for _, (_, sight) in pairs], config, [bool(entry.points) for _, (entry, _) in pairs])
+    judged = {key: _Judged(key, [], []) for key, _ in shards}
+    tasks: dict[bytes, _Task] = {}
+    for row, (key, (entry, _)), crop in zip(rows, pairs, crops, strict=True):
+        face = b""
+        if crop is not None:
+            row.group = row.identity or row.pixels_sha256
+            row.split = entry.split or split_of(row.group, split)
+            face = key_of(version, row.sha256, crop.tobytes().hex())
+            tasks[face] = entry.shard, entry.offset, entry.bytes, crop.tobytes()
+        judged[key].rows.append(row)
+        judged[key].faces.append(face)
+    return judged, tasks
 
 
 def _align_one(place: _Place, task: tuple[int, _Task]) -> bytes:
@@ -259,14 +283,21 @@ def _put(file: RecordFile, place: int, sent: bytes) -> bytes:
     return sent[: _MADE.size]
 
 
-def _finish(row: Row, made: bytes, config: AlignConfig) -> bool:
-    """Fill in what is known after the warp; returns whether the face is good."""
+def _finished(judged: _Judged, faces: dict[bytes, tuple[bytes, int]], config: AlignConfig) -> Found:
+    likeness = likeness_of([row for row, key in zip(judged.rows, judged.faces, strict=True) if key])
+    for row, key in zip(judged.rows, judged.faces, strict=True):
+        if key:
+            _fill_in(row, faces[key][0] if key in faces else b"", config)
+    return found_of(judged.rows, judged.faces, likeness)
+
+
+def _fill_in(row: Row, made: bytes, config: AlignConfig) -> None:
+    """What is known after the warp."""
     if not made:
-        reject(row, "crashed")
-        return False
+        reject(row, _CRASHED)
+        return
     digest, row.brightness, row.contrast, row.aligned_sharpness, row.black_share = _MADE.unpack(made)
     if row.contrast < config.min_contrast:
         reject(row, "flat")
-        return False
-    row.aligned_sha256 = digest.hex()
-    return True
+    else:
+        row.aligned_sha256, row.row = digest.hex(), 0

@@ -20,17 +20,18 @@ from lapcvae.io.progress import progress
 def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: Path | None = None) -> tuple[int, int]:
     """Pack the source into `out` (see `data.photographs`); returns how many were stored and how many refused.
 
-    `taken`: folder of batches taken in from the inbox, packed after the source. `cache`: folder in which a run leaves
-    what lets the next one neither read the files of a folder nor write the shards that are as they were; the bytes that
-    come out do not depend on it.
+    `taken`: folder of batches taken in from the inbox, packed after the source. `cache`: where a run over a folder
+    leaves what lets the next one neither read files nor write shards that are as they were; the bytes that come out do
+    not depend on it.
 
     Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
     """
-    known = cache / "files.txt" if cache else None
+    kept = cache if config.kind == "folder" else None  # what is in an archive cannot be told without reading it
+    known = kept and kept / "files.txt"
     try:
-        return _collect(config, out, taken, KeptShards(cache), KnownFiles(known))
+        return _collect(config, out, taken, KeptShards(kept), KnownFiles(known))
     except Changed:
-        return _collect(config, out, taken, KeptShards(cache), KnownFiles(known, afresh=True))
+        return _collect(config, out, taken, KeptShards(kept), KnownFiles(known, afresh=True))
 
 
 def _collect(

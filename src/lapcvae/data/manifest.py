@@ -112,17 +112,14 @@ def row_of(texts: list[str]) -> Row:
     return Row(*values)
 
 
-def moved_up(line: str, by: int) -> str:
-    """A row's line, after the images of `by` rows before it were taken out."""
+def numbered(line: str, row: int) -> str:
+    """A row's line with its place in images.npy."""
     if '"' in line:  # a comma may be part of a name
-        return line_of(_moved(next(csv.reader([line])), by))
-    return ",".join(_moved(line.split(",", _ROW + 1), by))
-
-
-def _moved(fields: list[str], by: int) -> list[str]:
-    if fields[_ROW] != "-1":
-        fields[_ROW] = str(int(fields[_ROW]) - by)
-    return fields
+        fields = next(csv.reader([line]))
+        fields[_ROW] = str(row)
+        return line_of(fields)
+    *before, _, after = line.split(",", _ROW + 1)
+    return ",".join([*before, str(row), after])
 
 
 class ImagesWriter:

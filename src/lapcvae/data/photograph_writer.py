@@ -14,7 +14,7 @@ from typing import BinaryIO
 from lapcvae.data.csv_line import line_of
 from lapcvae.data.kept_shards import KeptShards
 from lapcvae.data.names import printable
-from lapcvae.data.photographs import COLUMNS, INDEX, shard_path
+from lapcvae.data.photographs import COLUMNS, INDEX, MOST_ROWS, shard_path
 from lapcvae.io.archive import DamagedMember
 
 _SHARD_PHOTOGRAPHS = 64  # on average
@@ -89,6 +89,8 @@ class PhotographWriter:
         """Account for something in the source that is not stored."""
         self._pending.append(((printable(name), identity, ""), (0, 0, reason, "", "")))
         self.refused += 1
+        if len(self._pending) == MOST_ROWS:
+            self.cut()
 
     def cut(self) -> None:
         """End the shard. Raises `Changed` where a photograph that was known turns out to be another by now."""
@@ -125,7 +127,7 @@ class PhotographWriter:
         self._digests.append(digest)
         self._offset += size
         self.stored += 1
-        if int(digest[:8], 16) % _SHARD_PHOTOGRAPHS == 0:
+        if int(digest[:8], 16) % _SHARD_PHOTOGRAPHS == 0 or len(self._pending) == MOST_ROWS:
             self.cut()
 
 

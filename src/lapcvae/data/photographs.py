@@ -9,7 +9,7 @@ import csv
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from lapcvae.errors import DataError
 from lapcvae.io.open_file import OpenFile
 
 INDEX = "index.csv"
+MOST_ROWS = 4096  # of a shard, those of what was refused between its photographs too: they are held in memory
 _STEM = "photographs-"
 
 
@@ -35,6 +36,7 @@ class Entry(NamedTuple):
 
 
 COLUMNS = Entry._fields
+_AFTER_SHARD = len(COLUMNS) - 1 - COLUMNS.index("shard")  # columns, none of which has a comma in it
 
 
 def shard_path(folder: Path, shard: str) -> Path:
@@ -49,18 +51,43 @@ def shards_in(folder: Path) -> list[str]:
 
 def read_index(folder: Path) -> Iterator[Entry]:
     """Every entry of a packed folder, in the source's order. Raises `DataError` where there is no such index."""
+    return entries_of(_lines(folder))
+
+
+def read_shards(folder: Path) -> Iterator[tuple[list[str], int]]:
+    """The same as lines, those of a shard at a time, with how many of them are of stored photographs.
+
+    What was refused is with the photographs before it, as far as `MOST_ROWS` lines go.
+    """
+    lines, stored, last = list[str](), 0, ""
+    for line in _lines(folder):
+        shard = line.rsplit(",", _AFTER_SHARD + 1)[1]
+        if lines and (shard not in ("", last) or len(lines) == MOST_ROWS):
+            yield lines, stored
+            lines, stored = [], 0
+        last = shard or last
+        lines.append(line)
+        stored += shard != ""
+    if lines:
+        yield lines, stored
+
+
+def entries_of(lines: Iterable[str]) -> Iterator[Entry]:
+    """The entries that lines of the index hold."""
+    for name, identity, digest, shard, offset, size, reason, split, points in csv.reader(lines):
+        yield Entry(name, identity, digest, shard, int(offset), int(size), reason, split, points)
+
+
+def _lines(folder: Path) -> Iterator[str]:
     path = folder / INDEX
     try:
-        stream = path.open(encoding="utf-8", newline="")
+        stream = path.open(encoding="utf-8", newline="\n")
     except FileNotFoundError:
         raise _without_index(path) from None
     with stream:
-        rows = csv.reader(stream)
-        if tuple(next(rows, ())) != COLUMNS:
+        if next(stream, "").rstrip("\n") != ",".join(COLUMNS):
             raise DataError(f"{path}: its columns are not {', '.join(COLUMNS)}; run `dvc repro --force download`")
-        for row in rows:
-            name, identity, digest, shard, offset, size, reason, split, points = row
-            yield Entry(name, identity, digest, shard, int(offset), int(size), reason, split, points)
+        yield from stream
 
 
 class PackedFolder(NamedTuple):

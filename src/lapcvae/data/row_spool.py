@@ -6,16 +6,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
-from lapcvae.data.csv_line import line_of
-from lapcvae.data.manifest import Row, values_of
-
 
 class RowSpool:
-    """An unnamed file of manifest rows as lines, each with whether it still stands; a context manager."""
+    """An unnamed file of manifest lines, each with its state (see `data.found`); a context manager."""
 
     def __init__(self) -> None:
         self._stream = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115 - see __exit__
-        self._stand = bytearray()
+        self._states = bytearray()
 
     def __enter__(self) -> RowSpool:
         return self
@@ -25,12 +22,12 @@ class RowSpool:
     ) -> None:
         self._stream.close()
 
-    def append(self, rows: Iterable[Row], stand: Iterable[bool]) -> None:
-        """Put some rows at the end."""
-        self._stream.writelines(line_of(values_of(row)) for row in rows)
-        self._stand.extend(stand)
+    def append(self, lines: Iterable[str], states: bytes) -> None:
+        """Put some lines at the end."""
+        self._stream.writelines(lines)
+        self._states.extend(states)
 
-    def read(self) -> Iterator[tuple[str, bool]]:
-        """All rows in order, each as its line; nothing is appended afterwards."""
+    def read(self) -> Iterator[tuple[str, int]]:
+        """All lines in order, each with its state; nothing is appended afterwards."""
         self._stream.seek(0)
-        return zip(self._stream, map(bool, self._stand), strict=True)
+        return zip(self._stream, self._states, strict=True)

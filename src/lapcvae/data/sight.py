@@ -50,23 +50,31 @@ def read_sights(path: Path) -> Iterator[Sight]:
 
     Raises `DataError` where there is no such file or it is of another version.
     """
+    return (sight_of(line, path) for line in read_lines(path))
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The same as lines. Raises `DataError` as `read_sights` does."""
     if not path.is_file():
         raise DataError(f"{path}: not found; run `dvc repro landmarks` first")
-    other = DataError(f"{path}: is damaged or of another version; run `dvc repro --force landmarks`")
     with path.open(encoding="utf-8", newline="\n") as stream:
         if stream.readline() != HEADER:
-            raise other
-        for line in stream:
-            try:
-                yield _sight(line)
-            except ValueError:
-                raise other from None
+            raise _other(path)
+        yield from stream
 
 
-def _sight(line: str) -> Sight:
-    digest, reason, width, height, sharpness, pixels, phash, faces = line.rstrip("\n").split(",")
-    found = tuple(map(_face, faces.split(";"))) if faces else ()
-    return Sight(digest, reason, int(width), int(height), float(sharpness), pixels, phash, found)
+def sight_of(line: str, path: Path) -> Sight:
+    """The row that a line holds, which is from the file `path`. Raises `DataError` if it is none."""
+    try:
+        digest, reason, width, height, sharpness, pixels, phash, faces = line.rstrip("\n").split(",")
+        found = tuple(map(_face, faces.split(";"))) if faces else ()
+        return Sight(digest, reason, int(width), int(height), float(sharpness), pixels, phash, found)
+    except ValueError:
+        raise _other(path) from None
+
+
+def _other(path: Path) -> DataError:
+    return DataError(f"{path}: is damaged or of another version; run `dvc repro --force landmarks`")
 
 
 def _face(text: str) -> Face:

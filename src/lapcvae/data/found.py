@@ -1,0 +1,75 @@
+"""What `align` finds of some photographs that follow each other, before it is known which of them are duplicates."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lapcvae.data.csv_line import line_of
+from lapcvae.data.manifest import Row, values_of
+from lapcvae.data.split import SPLITS
+
+REJECTED, UNMADE, MADE = range(3)  # before a face was to be made; a face was to be made, and was not; it was
+_KEY_BYTES = 16  # see `io.cache.key_of`
+
+
+class Likeness(NamedTuple):
+    """By what duplicates are found, of some photographs one after the other: 49 bytes each."""
+
+    pixels: bytes  # 16 bytes each of the SHA-256 of their pixels,
+    hashes: bytes  # 32 of their perceptual hash,
+    ranks: bytes  # and one of their split, a place in `SPLITS`
+
+
+class Found(NamedTuple):
+    """Of each photograph its manifest line and what became of it, and the likeness of those not REJECTED.
+
+    Lines are as they are in the end, but for duplicates and the row's number, which is 0 where there is a face.
+    """
+
+    states: bytes  # a byte a photograph: REJECTED, UNMADE or MADE
+    outcomes: list[str]  # `accepted`, or the reason
+    lines: list[str]
+    faces: list[bytes]  # keys, of those MADE
+    likeness: Likeness
+
+
+def likeness_of(rows: Sequence[Row]) -> Likeness:
+    """Of rows that have a split."""
+    return Likeness(
+        bytes.fromhex("".join(row.pixels_sha256[:32] for row in rows)),
+        bytes.fromhex("".join(row.phash for row in rows)),
+        bytes(SPLITS.index(row.split) for row in rows),
+    )
+
+
+def found_of(rows: Sequence[Row], keys: Sequence[bytes], likeness: Likeness) -> Found:
+    """Of rows that are filled in, each with the key of its face, b"" if it was rejected before."""
+    return Found(
+        bytes(REJECTED if not key else UNMADE if row.row < 0 else MADE for row, key in zip(rows, keys, strict=True)),
+        [row.reason or row.status for row in rows],
+        [line_of(values_of(row)) for row in rows],
+        [key for row, key in zip(rows, keys, strict=True) if row.row >= 0],
+        likeness,
+    )
+
+
+def packed(found: Found) -> bytes:
+    """`found` as bytes, for the cache."""
+    texts = ["\n".join(found.outcomes).encode(), "".join(found.lines).encode()]
+    parts = [found.states, *texts, b"".join(found.faces), *found.likeness]
+    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+
+
+def unpacked(data: bytes) -> Found:
+    """What was `packed`."""
+    parts, at = list[bytes](), 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<I", data, at)
+        parts.append(data[at + 4 : at + 4 + length])
+        at += 4 + length
+    states, outcomes, lines, keys, *likeness = parts
+    faces = [keys[i : i + _KEY_BYTES] for i in range(0, len(keys), _KEY_BYTES)]
+    return Found(states, outcomes.decode().split("\n"), list(io.StringIO(lines.decode())), faces, Likeness(*likeness))
