@@ -54,8 +54,8 @@ _TURNS = 3
 _LOOK_S = 0.2  # between looks at a stage's memory
 _LOOKED_AT, _ALIGNED = 200, 1000  # photographs that the bare work is done on
 _PIECE_BYTES = 1 << 20
-# What a stage has to copy of photographs that it knows, at the least: `download` its source, others what they write.
-_COPIED = {"download": "photographs", "align": "data/aligned", "pyramid": "data/pyramid"}
+# What a stage has to copy of photographs that it knows, at the least: an output that is one array.
+_COPIED = {"align": "data/aligned", "pyramid": "data/pyramid"}
 _SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 

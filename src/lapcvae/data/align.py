@@ -64,7 +64,10 @@ _MADE = struct.Struct(f"<{DIGEST_BYTES}s4d")  # the SHA-256 of a face's pixels, 
 
 
 class _Judged(NamedTuple):
-    """Of a shard's photographs that are not known yet: the key of it all, the rows, and the key of each row's face."""
+    """Of a shard's photographs that are not known yet: the key of it all, the rows, and the key of each row's face.
+
+    A photograph that is rejected before its face is to be made has b"" for a key.
+    """
 
     key: bytes
     rows: list[Row]
@@ -211,13 +214,14 @@ def _write(
             row = row_of(next(csv.reader([line])))
             reason, row.near = like
             if reason:
-                if state == MADE:
+                if place >= 0:
                     in_vain.append(place)
+                place = -1
                 counts.subtract([row.reason or row.status])
                 _duplicate(row, reason)
                 counts.update([reason])
             line = line_of(values_of(row))
-        manifest.write_line(line if place < 0 or (like and like[0]) else numbered(line, place - len(in_vain)))
+        manifest.write_line(line if place < 0 else numbered(line, place - len(in_vain)))
     images.remove(in_vain)
 
 
@@ -263,9 +267,9 @@ def _judged(
 
 def _align_one(place: _Place, task: tuple[int, _Task]) -> bytes:
     """Make one face and put it in its place: what `_MADE` holds of it, and its pixels too where there is no file."""
-    number, (shard, offset, size, packed) = task
+    number, (shard, offset, size, crop) = task
     data = read_photograph(place.raw, shard, offset, size)
-    face = cut(data, np.frombuffer(packed).reshape(2, 3), place.size, place.decode)
+    face = cut(data, np.frombuffer(crop).reshape(2, 3), place.size, place.decode)
     pixels = face.tobytes()
     made = _MADE.pack(hashlib.sha256(pixels).digest(), *measure(face))
     if place.file is None:

@@ -97,6 +97,7 @@ class PhotographWriter:
         name = hashlib.sha256("".join(self._digests).encode()).hexdigest()[:32] if self._digests else ""
         if name:
             path = shard_path(self._folder, name)
+            # Some are left to be read only where all of the shard are known.
             if not self._unread or not (path.exists() or self._kept.link(name, path)):
                 stream = self._opened()
                 stream.close()
