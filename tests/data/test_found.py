@@ -16,8 +16,9 @@ from lapcvae.data import align as stage
 from lapcvae.data import judge
 from lapcvae.data.decode import DecodeConfig
 from lapcvae.data.duplicates import DuplicatesConfig
-from lapcvae.data.found import found_of, likeness_of, packed, unpacked
+from lapcvae.data.found import found_of, packed, unpacked
 from lapcvae.data.judge import AlignConfig
+from lapcvae.data.likeness import likeness_of
 from lapcvae.data.manifest import Row, numbered, row_of
 from lapcvae.data.photograph_writer import PhotographWriter
 from lapcvae.data.split import SplitConfig

@@ -9,20 +9,20 @@ import itertools
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from lapcvae.data.ahead import one_ahead
-from lapcvae.data.csv_line import line_of
 from lapcvae.data.decode import DecodeConfig
-from lapcvae.data.duplicates import ACROSS, DUPLICATE, HASH_BYTES, KEEP, DuplicatesConfig, decide
+from lapcvae.data.duplicates import DuplicatesConfig
 from lapcvae.data.executor import ExecutorConfig, open_executor
-from lapcvae.data.found import MADE, REJECTED, Found, Likeness, found_of, likeness_of, packed, unpacked
+from lapcvae.data.found import MADE, REJECTED, Found, found_of, packed, unpacked
 from lapcvae.data.judge import AlignConfig, judge, reject
-from lapcvae.data.manifest import COLUMNS, ImagesWriter, ManifestWriter, Row, numbered, row_of, values_of
+from lapcvae.data.likeness import AllLikeness, likeness_of
+from lapcvae.data.manifest import COLUMNS, ImagesWriter, ManifestWriter, Row, numbered, row_of
 from lapcvae.data.photographs import PackedFolder, packed_folder, read_photograph
 from lapcvae.data.row_spool import RowSpool
 from lapcvae.data.seen import Seen, parsed, read_seen
@@ -37,7 +37,6 @@ _BATCH = 4096  # photographs looked up and written at a time
 _FORMAT = "7"  # part of the cache keys; raise it when the rules, the warp, the measures or what is kept change
 _PIXELS = "pixels"
 _CRASHED = "crashed"
-_REASONS = {DUPLICATE: "duplicate", ACROSS: "near_duplicate_across_splits"}
 
 
 @dataclass(frozen=True)
@@ -85,29 +84,6 @@ class _Batch:
     coming: Iterator[bytes]
 
 
-@dataclass(frozen=True)
-class _Likeness:
-    """By what duplicates are found, of all photographs that stand so far, held in memory."""
-
-    pixels: bytearray = field(default_factory=bytearray)
-    hashes: bytearray = field(default_factory=bytearray)
-    ranks: bytearray = field(default_factory=bytearray)
-
-    def add(self, more: Likeness) -> None:
-        self.pixels.extend(more.pixels)
-        self.hashes.extend(more.hashes)
-        self.ranks.extend(more.ranks)
-
-    def decide(self, config: DuplicatesConfig) -> dict[int, tuple[str, str]]:
-        """Of each photograph that is like another: why it is rejected, or "", and the name of its group, or ""."""
-        digests = np.frombuffer(self.pixels, dtype="V16")
-        table = np.frombuffer(self.hashes, dtype=np.uint8).reshape(-1, HASH_BYTES)
-        outcome, labels = decide(digests, table, np.frombuffer(self.ranks, dtype=np.uint8), config.max_distance_bits)
-        names = _near_names(digests, labels)
-        alike = np.flatnonzero((outcome != KEEP) | np.isin(labels, list(names)))
-        return {i: (_REASONS.get(int(outcome[i]), ""), names.get(int(labels[i]), "")) for i in alike.tolist()}
-
-
 def align(
     inputs: AlignInputs,
     out: Path,
@@ -125,7 +101,7 @@ def align(
     """
     version = f"{_FORMAT}|{decode_config}|{config.size_px}"
     whole_version = f"{version}|{config}|{split}|{inputs.source}|{COLUMNS}"
-    likeness = _Likeness()
+    likeness = AllLikeness()
     counts: Counter[str] = Counter()
     with (
         RecordStore(cache / f"faces-{config.size_px}", {_PIXELS: config.size_px**2 * 3}) as kept,
@@ -162,14 +138,14 @@ def align(
                 fresh = [(key, place, _put(pixels, place, made)) for key, place, made in fresh]
             kept.keep(fresh)
             faces = batch.known | {key: (made, place) for key, place, made in fresh}
-            found, whole = list[Found](), list[tuple[bytes, bytes]]()
+            found, to_keep = list[Found](), list[tuple[bytes, bytes]]()
             for of_shard in batch.shards:
                 if isinstance(of_shard, _Judged):
                     key, of_shard = of_shard.key, _finished(of_shard, faces, config)
                     if _CRASHED not in of_shard.outcomes:
-                        whole.append((key, packed(of_shard)))
+                        to_keep.append((key, packed(of_shard)))
                 found.append(of_shard)
-            found_before.put(whole)
+            found_before.put(to_keep)
             for part in kept.read(_PIXELS, [faces[key][1] for of_shard in found for key in of_shard.faces]):
                 images.append(part)
             for of_shard in found:
@@ -210,35 +186,26 @@ def _write(
     for line, state in waiting.read():
         like = None if state == REJECTED else alike.get(next(standing))
         place = next(made) if state == MADE else -1
-        if like is not None:
-            row = row_of(next(csv.reader([line])))
-            reason, row.near = like
-            if reason:
-                if place >= 0:
-                    in_vain.append(place)
-                place = -1
-                counts.subtract([row.reason or row.status])
-                _duplicate(row, reason)
-                counts.update([reason])
-            line = line_of(values_of(row))
-        manifest.write_line(line if place < 0 else numbered(line, place - len(in_vain)))
+        if like is None:
+            manifest.write_line(line if place < 0 else numbered(line, place - len(in_vain)))
+            continue
+        row = row_of(next(csv.reader([line])))
+        reason, row.near = like
+        if reason:
+            if place >= 0:
+                in_vain.append(place)
+            counts.subtract([row.reason or row.status])
+            _duplicate(row, reason)
+            counts.update([reason])
+        elif place >= 0:
+            row.row = place - len(in_vain)
+        manifest.write([row])
     images.remove(in_vain)
 
 
 def _duplicate(row: Row, reason: str) -> None:
     row.brightness = row.contrast = row.aligned_sharpness = row.black_share = 0.0
     reject(row, reason)
-
-
-def _near_names(digests: np.ndarray, labels: np.ndarray) -> dict[int, str]:
-    """A name for each group of at least two, made of its members' pixels and so the same whatever their order."""
-    groups, counts = np.unique(labels, return_counts=True)
-    several = set(groups[counts > 1].tolist())
-    names: dict[int, str] = {}
-    for i in np.flatnonzero(np.isin(labels, list(several))):
-        label, name = int(labels[i]), digests[i].tobytes().hex()
-        names[label] = min(names.get(label, name), name)
-    return names
 
 
 def _judged(

@@ -26,12 +26,13 @@ def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: P
 
     Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
     """
-    kept = cache if config.kind == "folder" else None  # what is in an archive cannot be told without reading it
-    known = kept and kept / "files.txt"
+    if config.kind != "folder":
+        cache = None  # what is in an archive cannot be told without reading it
+    known = cache and cache / "files.txt"
     try:
-        return _collect(config, out, taken, KeptShards(kept), KnownFiles(known))
+        return _collect(config, out, taken, KeptShards(cache), KnownFiles(known))
     except Changed:
-        return _collect(config, out, taken, KeptShards(kept), KnownFiles(known, afresh=True))
+        return _collect(config, out, taken, KeptShards(cache), KnownFiles(known, afresh=True))
 
 
 def _collect(

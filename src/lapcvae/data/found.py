@@ -8,19 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lapcvae.data.csv_line import line_of
+from lapcvae.data.likeness import Likeness
 from lapcvae.data.manifest import Row, values_of
-from lapcvae.data.split import SPLITS
 
 REJECTED, UNMADE, MADE = range(3)  # before a face was to be made; a face was to be made, and was not; it was
 _KEY_BYTES = 16  # see `io.cache.key_of`
-
-
-class Likeness(NamedTuple):
-    """By what duplicates are found, of some photographs one after the other: 49 bytes each."""
-
-    pixels: bytes  # 16 bytes each of the SHA-256 of their pixels,
-    hashes: bytes  # 32 of their perceptual hash,
-    ranks: bytes  # and one of their split, a place in `SPLITS`
 
 
 class Found(NamedTuple):
@@ -34,15 +26,6 @@ class Found(NamedTuple):
     lines: list[str]
     faces: list[bytes]  # keys, of those MADE
     likeness: Likeness
-
-
-def likeness_of(rows: Sequence[Row]) -> Likeness:
-    """Of rows that have a split."""
-    return Likeness(
-        bytes.fromhex("".join(row.pixels_sha256[:32] for row in rows)),
-        bytes.fromhex("".join(row.phash for row in rows)),
-        bytes(SPLITS.index(row.split) for row in rows),
-    )
 
 
 def found_of(rows: Sequence[Row], keys: Sequence[bytes], likeness: Likeness) -> Found:

@@ -38,9 +38,8 @@ class PhotographWriter:
         self._limit = shard_bytes
         self._index = (folder / INDEX).open("w", encoding="utf-8", newline="")
         self._index.write(line_of(COLUMNS))
-        # Of the shard that is being filled: rows but for its name, the photographs' digests, and those yet to be read.
+        # Of the shard that is being filled: rows but for its name, and the photographs that are yet to be read.
         self._pending: list[tuple[tuple[str, str, str], tuple[int, int, str, str, str]]] = []
-        self._digests: list[str] = []
         self._unread: list[tuple[str, Callable[[], bytes]]] = []
         self._offset = 0
         self._stream: BinaryIO | None = None
@@ -94,8 +93,9 @@ class PhotographWriter:
 
     def cut(self) -> None:
         """End the shard. Raises `Changed` where a photograph that was known turns out to be another by now."""
-        name = hashlib.sha256("".join(self._digests).encode()).hexdigest()[:32] if self._digests else ""
-        if name:
+        digests = "".join(digest for (_, _, digest), _ in self._pending)
+        name = hashlib.sha256(digests.encode()).hexdigest()[:32]
+        if digests:
             path = shard_path(self._folder, name)
             # Some are left to be read only where all of the shard are known.
             if not self._unread or not (path.exists() or self._kept.link(name, path)):
@@ -108,7 +108,6 @@ class PhotographWriter:
         )
         self._stream, self._offset = None, 0
         self._pending.clear()
-        self._digests.clear()
         self._unread.clear()
 
     def _make_room(self, size: int) -> None:
@@ -125,7 +124,6 @@ class PhotographWriter:
 
     def _append(self, name: str, identity: str, digest: str, size: int, split: str, points: str) -> None:
         self._pending.append(((printable(name), identity, digest), (self._offset, size, "", split, points)))
-        self._digests.append(digest)
         self._offset += size
         self.stored += 1
         if int(digest[:8], 16) % _SHARD_PHOTOGRAPHS == 0 or len(self._pending) == MOST_ROWS:
