@@ -2,7 +2,7 @@
 
     python -m bench.data_speed detect   [--count 12000]   landmarks against the detector alone
     python -m bench.data_speed align    [--count 30000] [--side 250]   decode and align against OpenCV alone
-    python -m bench.data_speed added    [--count 12000]   100 photographs added to many, against 100 alone
+    python -m bench.data_speed added    [--count 12000] [--source folder|archive]   100 more, against 100 alone
     python -m bench.data_speed memory   [--count 100000]  peak memory of each stage, all processes together
 
     --folder F   photographs and what is made of them stay there, and are used again by the next benchmark
@@ -15,17 +15,12 @@ stage's figures are of its whole command: start, reading, hashing, cache, manife
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import functools
 import math
 import multiprocessing
 import os
-import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,10 +29,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
-import yaml
 
 from bench import results
+from bench.data_growth import added
+from bench.data_stage import anew, project, stage
 from bench.photographs import SIDE, pack, variants
 from lapcvae.config import load
 from lapcvae.data.decode import DecodeConfig, decode
@@ -47,75 +42,9 @@ from lapcvae.data.sight import point_array, read_sights
 from lapcvae.data.template import similarity, to_crop
 from lapcvae.data.warp import cut
 
-TOP = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
 _PASSES = 5
-_TURNS = 3
-_LOOK_S = 0.2  # between looks at a stage's memory
 _LOOKED_AT, _ALIGNED = 200, 1000  # photographs that the bare work is done on
-_PIECE_BYTES = 1 << 20
-# What a stage has to copy of photographs that it knows, at the least: an output that is one array.
-_COPIED = {"align": "data/aligned", "pyramid": "data/pyramid"}
-_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
-
-
-def stage(project: Path, name: str, look: bool = True) -> dict[str, float]:
-    """Run one stage in `project`: seconds, and processor seconds of all its processes.
-
-    With `look`, their peak memory together in MB too; looking takes milliseconds from the stage each time.
-    """
-    adopt()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start, peak = time.monotonic(), 0
-    command = [sys.executable, "-m", f"pipelines.stages.{name}"]
-    child = psutil.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL)
-    while look and child.poll() is None:
-        peak = max(peak, resident(child))
-        with contextlib.suppress(psutil.TimeoutExpired):
-            child.wait(_LOOK_S)
-    child.wait()
-    seconds = time.monotonic() - start
-    if child.returncode:
-        raise SystemExit(f"{name} ended with exit code {child.returncode}")
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, 0):
-            continue
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": seconds, "cpu_s": cpu, **({"peak_mb": peak / 1e6} if look else {})}
-
-
-def adopt() -> None:
-    """Make processes that outlive the stage that began them this process's own: only then is their time known."""
-    if ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise SystemExit("processor seconds of all processes can be told on Linux only")
-
-
-def resident(parent: psutil.Process) -> int:
-    """Bytes of memory of a process and all below it; those that end meanwhile count as nothing."""
-    total = 0
-    for process in [parent, *parent.children(recursive=True)]:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue
-    return total
-
-
-def anew(project: Path, name: str) -> dict[str, float]:
-    """`stage`, with nothing known of an earlier run."""
-    shutil.rmtree(project / ".cache", ignore_errors=True)
-    return stage(project, name, look=False)
-
-
-def project(folder: Path) -> Path:
-    """A folder with the project's parameters and no limits on how alike photographs are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    params = yaml.safe_load((TOP / "params.yaml").read_text())
-    params["source"]["kind"] = "folder"
-    params["validate"]["totals"] = {"accepted": {"low": 1, "high": 10**9}}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    return folder
 
 
 def packed(folder: Path, count: int, points: dict[str, str] | None = None, side: int = SIDE) -> Path:
@@ -248,72 +177,6 @@ def known_points(folder: Path) -> dict[str, str]:
     return found
 
 
-def added(count: int, folder: Path) -> dict[str, Any]:
-    """Each stage for 100 photographs alone, for many, and for the same many and 100 more: medians of turns.
-
-    Many are done once. In every turn it is another 100. Beside them what it takes to copy what is copied for the many
-    and 100 more, and nothing else.
-    """
-    many, found = folder / "many", dict[str, Any]()
-    shutil.rmtree(many, ignore_errors=True)
-    put(project(many), 0, count)
-    found["many"] = all_stages(many)
-    turns: dict[str, list[dict[str, dict[str, float]]]] = {"alone": [], "added": [], "copied": []}
-    for first in range(count, count + 100 * (1 + _TURNS), 100):  # in one turn more what is kept compiled is compiled
-        shutil.rmtree(folder / "alone", ignore_errors=True)
-        alone = project(folder / "alone")
-        put(alone, first, first + 100)
-        turns["alone"].append(all_stages(alone))
-        new = put(many, first, first + 100)
-        turns["added"].append(all_stages(many))
-        turns["copied"].append({name: copied(many / source) for name, source in _COPIED.items()})
-        for path in new:
-            path.unlink()
-    for name, of_turns in turns.items():
-        found[name] = {
-            of: {key: statistics.median(turn[of][key] for turn in of_turns[1:]) for key in used}
-            for of, used in of_turns[0].items()
-        }
-    return found
-
-
-def put(work: Path, first: int, last: int) -> list[Path]:
-    """Write photographs into the folder that is a project's source; returns where."""
-    params = yaml.safe_load((work / "params.yaml").read_text())
-    params["source"]["path"] = "photographs"
-    (work / "params.yaml").write_text(yaml.safe_dump(params))
-    paths = []
-    for file, _, data in variants(last, first=first):
-        paths.append(work / "photographs" / file)
-        paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        paths[-1].write_bytes(data)
-    return paths
-
-
-def copied(source: Path) -> dict[str, float]:
-    """Seconds, and processor seconds, of reading all files of a folder and writing them to one that is flushed."""
-    start, used = time.monotonic(), time.process_time()
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    with tempfile.TemporaryFile(dir=source, buffering=_PIECE_BYTES) as stream:
-        for path in files:
-            with path.open("rb", buffering=0) as file:
-                shutil.copyfileobj(file, stream, _PIECE_BYTES)
-        stream.flush()
-        os.fsync(stream.fileno())
-        return {"seconds": time.monotonic() - start, "cpu_s": time.process_time() - used}
-
-
-def all_stages(work: Path) -> dict[str, dict[str, float]]:
-    """`stage` of each up to `pyramid`; what an earlier run left is taken away before, as DVC does."""
-    outputs = {"download": "raw", "landmarks": "landmarks", "align": "aligned", "validate": "", "pyramid": "pyramid"}
-    used = {}
-    for name, output in outputs.items():
-        if output:
-            shutil.rmtree(work / "data" / output, ignore_errors=True)
-        used[name] = stage(work, name)
-    return used
-
-
 def memory(count: int, folder: Path) -> dict[str, Any]:
     """Peak memory of each stage at 1,000 photographs and at `count`, their points given to save hours of looking."""
     points = known_points(folder)
@@ -340,12 +203,13 @@ def main() -> None:
     parser.add_argument("what", choices=["detect", "align", "added", "memory"])
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--side", type=int, default=SIDE, help="pixels of the photographs, for align; up to 750")
+    parser.add_argument("--source", choices=["folder", "archive"], default="folder", help="of the many, for added")
     parser.add_argument("--folder", type=Path, help="keep the photographs here")
     chosen = parser.parse_args()
     works: dict[str, tuple[Callable[[int, Path], dict[str, Any]], int]] = {
         "detect": (detect_speed, 12_000),
         "align": (functools.partial(align_speed, side=chosen.side), 30_000),
-        "added": (added, 12_000),
+        "added": (functools.partial(added, kind=chosen.source), 12_000),
         "memory": (memory, 100_000),
     }
     work, default = works[chosen.what]
@@ -353,8 +217,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = work(count, chosen.folder or Path(scratch))
     table = stages_table(found) if chosen.what in ("added", "memory") else results.table(["what", "found"], rows(found))
-    side = f"-{chosen.side}px" if chosen.what == "align" else ""
-    results.keep(f"data-{chosen.what}{side}", [f"{count:,} photographs", table])
+    of = {"align": f"-{chosen.side}px", "added": f"-{chosen.source}"}.get(chosen.what, "")
+    results.keep(f"data-{chosen.what}{of}", [f"{count:,} photographs", table])
 
 
 def rows(found: dict[str, Any]) -> list[list[object]]:

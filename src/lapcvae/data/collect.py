@@ -3,59 +3,79 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
+from lapcvae.data.kept_rows import KeptRows
 from lapcvae.data.kept_shards import KeptShards
 from lapcvae.data.known_files import KnownFiles
 from lapcvae.data.names import is_system
 from lapcvae.data.photograph_writer import Changed, PhotographWriter
-from lapcvae.data.sources import Item, SourceConfig, open_source
-from lapcvae.data.taken import taken_items
+from lapcvae.data.sources import Item, Part, SourceConfig, open_source
+from lapcvae.data.taken import taken_parts
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import DamagedMember, Member
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.progress import progress
 
+_FORMAT = "1"  # part of the key of an archive's rows; raise it when what becomes of a member or how it is noted changes
+
 
 def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: Path | None = None) -> tuple[int, int]:
     """Pack the source into `out` (see `data.photographs`); returns how many were stored and how many refused.
 
-    `taken`: folder of batches taken in from the inbox, packed after the source. `cache`: where a run over a folder
-    leaves what lets the next one neither read files nor write shards that are as they were; the bytes that come out do
-    not depend on it.
+    `taken`: folder of batches taken in from the inbox, packed after the source. `cache`: where a run leaves what lets
+    the next one neither read files and archives nor write shards that are as they were; the bytes that come out do not
+    depend on it.
 
     Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
     """
-    if config.kind != "folder":
-        cache = None  # what is in an archive cannot be told without reading it
-    known = cache and cache / "files.txt"
     try:
-        return _collect(config, out, taken, KeptShards(cache), KnownFiles(known))
+        return _collect(config, out, taken, cache)
     except Changed:
-        return _collect(config, out, taken, KeptShards(cache), KnownFiles(known, afresh=True))
+        return _collect(config, out, taken, cache, afresh=True)
 
 
 def _collect(
-    config: SourceConfig, out: Path, taken: Path | None, kept: KeptShards, files: KnownFiles
+    config: SourceConfig, out: Path, taken: Path | None, cache: Path | None, afresh: bool = False
 ) -> tuple[int, int]:
-    with files:
+    shards, rows, places = KeptShards(cache), KeptRows(cache), dict[str, tuple[int, int]]()
+    with KnownFiles(cache / "files.txt" if cache and config.kind == "folder" else None, afresh) as files:
         with (
             atomic_folder(out) as folder,
-            PhotographWriter(folder, kept) as writer,
+            PhotographWriter(folder, shards) as writer,
             progress(label="download", unit=" photographs") as bar,
         ):
-            for items in (open_source(config), taken_items(taken, config.identity, config.limits) if taken else ()):
-                for item in items:
-                    if item.member.kind != "folder":
-                        _take(item, config, writer, files)
-                        bar.update()
-                writer.cut()
+            for part in _parts(config, taken):
+                key, first = _key(part, config), writer.tell()
+                known = rows.find(key) if part.digest else None
+                if known is None or not writer.repeat(known):
+                    for item in part.items:
+                        if item.member.kind != "folder":
+                            _take(item, config, writer, files)
+                            bar.update()
+                    writer.cut()
+                if part.digest:
+                    places[key] = first, writer.tell()
             if not writer.stored:
                 raise SourceError(
                     f"the source `{config.kind}` {config.path} holds no photograph ({writer.refused} refused)"
                 )
-        kept.keep(out)
+        shards.keep(out)
+        rows.keep(out, places)
     return writer.stored, writer.refused
+
+
+def _parts(config: SourceConfig, taken: Path | None) -> Iterator[Part]:
+    yield open_source(config)
+    if taken:
+        yield from taken_parts(taken, config.identity, config.limits)
+
+
+def _key(part: Part, config: SourceConfig) -> str:
+    settings = (config.kind, config.identity, config.max_file_bytes, config.limits)
+    return hashlib.sha256(repr((_FORMAT, part.digest, settings)).encode()).hexdigest()
 
 
 def _take(item: Item, config: SourceConfig, writer: PhotographWriter, files: KnownFiles) -> None:

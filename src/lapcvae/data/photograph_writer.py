@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from lapcvae.data.csv_line import line_of
+from lapcvae.data.kept_rows import Rows
 from lapcvae.data.kept_shards import KeptShards
 from lapcvae.data.names import printable
-from lapcvae.data.photographs import COLUMNS, INDEX, MOST_ROWS, shard_path
+from lapcvae.data.photographs import COLUMNS, INDEX, MOST_ROWS, shard_of, shard_path
 from lapcvae.io.archive import DamagedMember
 
 _SHARD_PHOTOGRAPHS = 64  # on average
@@ -36,8 +38,8 @@ class PhotographWriter:
         self._folder = folder
         self._kept = kept or KeptShards(None)
         self._limit = shard_bytes
-        self._index = (folder / INDEX).open("w", encoding="utf-8", newline="")
-        self._index.write(line_of(COLUMNS))
+        self._index = (folder / INDEX).open("wb", buffering=_BUFFER_BYTES)
+        self._index.write(line_of(COLUMNS).encode())
         # Of the shard that is being filled: rows but for its name, and the photographs that are yet to be read.
         self._pending: list[tuple[tuple[str, str, str], tuple[int, int, str, str, str]]] = []
         self._unread: list[tuple[str, Callable[[], bytes]]] = []
@@ -91,6 +93,30 @@ class PhotographWriter:
         if len(self._pending) == MOST_ROWS:
             self.cut()
 
+    def repeat(self, rows: Rows) -> bool:
+        """Append rows that an earlier run wrote, and their shards, all or none; returns whether it could be."""
+        self.cut()
+        linked: list[Path] = []
+        for shard, _ in groupby(map(shard_of, rows.lines())):
+            path = shard_path(self._folder, shard)
+            if shard and not path.exists():
+                if not self._kept.link(shard, path):
+                    for each in linked:
+                        each.unlink()
+                    return False
+                linked.append(path)
+        for line in rows.lines():
+            self._index.write(line.encode())
+            if shard_of(line):
+                self.stored += 1
+            else:
+                self.refused += 1
+        return True
+
+    def tell(self) -> int:
+        """How many bytes the index has, once a shard is ended."""
+        return self._index.tell()
+
     def cut(self) -> None:
         """End the shard. Raises `Changed` where a photograph that was known turns out to be another by now."""
         digests = "".join(digest for (_, _, digest), _ in self._pending)
@@ -103,7 +129,7 @@ class PhotographWriter:
                 stream.close()
                 Path(stream.name).replace(path)
         self._index.writelines(
-            line_of((*of_photograph, "" if of_place[2] else name, *of_place))
+            line_of((*of_photograph, "" if of_place[2] else name, *of_place)).encode()
             for of_photograph, of_place in self._pending
         )
         self._stream, self._offset = None, 0

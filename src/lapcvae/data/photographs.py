@@ -61,7 +61,7 @@ def read_shards(folder: Path) -> Iterator[tuple[list[str], int]]:
     """
     lines, stored, last = list[str](), 0, ""
     for line in _lines(folder):
-        shard = line.rsplit(",", _AFTER_SHARD + 1)[1]
+        shard = shard_of(line)
         if lines and (shard not in ("", last) or len(lines) == MOST_ROWS):
             yield lines, stored
             lines, stored = [], 0
@@ -76,6 +76,11 @@ def entries_of(lines: Iterable[str]) -> Iterator[Entry]:
     """The entries that lines of the index hold."""
     for name, identity, digest, shard, offset, size, reason, split, points in csv.reader(lines):
         yield Entry(name, identity, digest, shard, int(offset), int(size), reason, split, points)
+
+
+def shard_of(line: str) -> str:
+    """The name of the shard that a line of the index names, "" if what it is of was refused."""
+    return line.rsplit(",", _AFTER_SHARD + 1)[1]
 
 
 def _lines(folder: Path) -> Iterator[str]:

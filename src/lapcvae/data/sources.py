@@ -17,6 +17,7 @@ from lapcvae.data.celeba import celeba_members, locate, unverified
 from lapcvae.data.names import parent
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import ArchiveLimits, DamagedMember, Kind, Member, members
+from lapcvae.io.atomic import sha256_file
 from lapcvae.io.fetch import RemoteFile, check, fetch
 
 _PIECE_BYTES = 1 << 20
@@ -62,30 +63,52 @@ class Item(NamedTuple):
     points: str = ""
 
 
-def open_source(config: SourceConfig) -> Iterator[Item]:
-    """Every member of the source. Raises `SourceError` if it is missing, wrong or unsafe; never follows a link."""
+class Part(NamedTuple):
+    """What comes from one place: a folder, an archive, or the files of CelebA."""
+
+    digest: str  # of all that the items follow from; "" of a folder, where only a look at each file can tell
+    items: Iterator[Item]
+
+
+def open_source(config: SourceConfig) -> Part:
+    """Everything in the source.
+
+    Raises `SourceError`, at once or as items are read, if it is missing, wrong or unsafe; never follows a link.
+    """
     path = Path(config.path).expanduser()
-    if config.kind == "celeba":
-        files = locate(path, MIRRORS) if config.verify else unverified(path)
-        for member, official in celeba_members(files, config.limits):
-            yield Item(member, official.identity, official.split, official.points)
-        return
-    for member in _members(config, path):
-        yield Item(member, parent(member.name) if config.identity == "folder" else "")
-
-
-def _members(config: SourceConfig, path: Path) -> Iterator[Member]:
     if config.kind == "folder":
-        return folder_members(path, config.max_members)
+        return Part("", _items(config, folder_members(path, config.max_members)))
+    if config.kind == "celeba":
+        return _celeba(locate(path, MIRRORS) if config.verify else unverified(path), config.limits)
     if config.kind == "archive":
         if config.sha256:
             check(path, config.sha256)
-        return members(path, config.limits)
+        return Part(config.sha256 or _digest(path), _items(config, members(path, config.limits)))
     if config.kind == "url":
         name = PurePosixPath(urlsplit(config.url).path).name or "archive"
-        return members(fetch(RemoteFile(name, config.sha256, (config.url,))), config.limits)
-    (file,) = load(tuple[RemoteFile, ...], config.kind, MIRRORS)
-    return members(fetch(file), config.limits)
+        file = RemoteFile(name, config.sha256, (config.url,))
+    else:
+        (file,) = load(tuple[RemoteFile, ...], config.kind, MIRRORS)
+    return Part(file.sha256, _items(config, members(fetch(file), config.limits)))
+
+
+def _items(config: SourceConfig, found: Iterator[Member]) -> Iterator[Item]:
+    for member in found:
+        yield Item(member, parent(member.name) if config.identity == "folder" else "")
+
+
+def _celeba(files: dict[str, Path], limits: ArchiveLimits) -> Part:
+    digest = " ".join(f"{name} {_digest(path)}" for name, path in sorted(files.items()))
+    found = celeba_members(files, limits)
+    return Part(digest, (Item(member, of.identity, of.split, of.points) for member, of in found))
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file; "" where it cannot be read, which is told when its members are."""
+    try:
+        return sha256_file(path) if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def folder_members(folder: Path, max_members: int) -> Iterator[Member]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lapcvae.data.names import parent
-from lapcvae.data.sources import Item
+from lapcvae.data.sources import Item, Part
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import ArchiveLimits, members
 from lapcvae.io.atomic import sha256_file, told
@@ -26,16 +26,21 @@ def batches(folder: Path = FOLDER) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
 
 
-def taken_items(folder: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Iterator[Item]:
-    """Every member of every batch. Raises `SourceError` for a batch that is not what its name says."""
+def taken_parts(folder: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Iterator[Part]:
+    """Every batch with its members. Raises `SourceError` for a batch that is not what its name says."""
     for path in batches(folder):
-        if sha256_file(path)[:16] != path.stem.partition("-")[2]:
+        digest = sha256_file(path)
+        if digest[:16] != path.stem.partition("-")[2]:
             raise SourceError(
                 f"{path}: damaged, its SHA-256 is not the one in its name; restore it: `dvc checkout -f {path}`"
             )
-        for member in members(path, limits):
-            inside = member.name.partition("/")[2]  # the first part is the batch's own number
-            yield Item(member, parent(inside) if identity == "folder" else "")
+        yield Part(f"batch {digest}", _items(path, identity, limits))
+
+
+def _items(path: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Iterator[Item]:
+    for member in members(path, limits):
+        inside = member.name.partition("/")[2]  # the first part is the batch's own number
+        yield Item(member, parent(inside) if identity == "folder" else "")
 
 
 def write_batch(number: str, photographs: Path, files: list[str], out: Path) -> None:
