@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from bench.data_stage import project, stage
+from bench.data_stage import TOP, cost, project, stage
 from bench.photographs import variants
 from lapcvae.data.taken import FOLDER, write_batch
 from lapcvae.io.atomic import sha256_file
@@ -24,27 +25,28 @@ _SOURCES = {"folder": "photographs", "archive": "photographs.tar"}
 Cost = dict[str, float]
 
 
-def added(count: int, folder: Path, kind: str) -> dict[str, Any]:
+def added(count: int, folder: Path, kind: str, dvc: bool) -> dict[str, Any]:
     """Each stage for 100 photographs alone, for many, and for the same many and 100 more: medians of turns.
 
     kind: where the photographs lie: `folder`, which the 100 are put into, or `archive`, a tar, after which they are
-    taken in as a batch. Many are done once; in every turn it is another 100. Memory is looked at in one turn more, of
-    which the times do not count: in it, what is kept compiled is compiled. Beside them the least that the many and 100
-    more take: looking through the folder or hashing the archives, and copying outputs that are one array.
+    taken in as a batch. dvc: not each stage, but `dvc repro pyramid` in clones of the last commit. Many are done once;
+    in every turn it is another 100. Memory is looked at in one turn more, of which the times do not count: in it, what
+    is kept compiled is compiled. Beside them the least that the many and 100 more take: looking through the folder or
+    hashing the archives, and copying outputs that are one array.
     """
-    many, found = folder / "many", dict[str, Any]()
+    many, found, run = folder / "many", dict[str, Any](), repro if dvc else all_stages
     shutil.rmtree(many, ignore_errors=True)
-    begin(many, kind, 0, count)
-    found["many"] = all_stages(many)
+    begin(many, kind, dvc, 0, count)
+    found["many"] = run(many)
     turns: dict[str, list[dict[str, Cost]]] = {"alone": [], "added": [], "least": []}
     for first in range(count, count + 100 * (1 + _TURNS), 100):
         look = first == count
         shutil.rmtree(folder / "alone", ignore_errors=True)
-        begin(folder / "alone", kind, first, first + 100)
-        turns["alone"].append(all_stages(folder / "alone", look))
+        begin(folder / "alone", kind, dvc, first, first + 100)
+        turns["alone"].append(run(folder / "alone", look))
         new = add(many, kind, first, first + 100)
-        turns["added"].append(all_stages(many, look))
-        turns["least"].append(least(many, kind))
+        turns["added"].append(run(many, look))
+        turns["least"].append({} if dvc else least(many, kind))
         for path in new:
             path.unlink()
     for name, of_turns in turns.items():
@@ -55,8 +57,10 @@ def added(count: int, folder: Path, kind: str) -> dict[str, Any]:
     return found
 
 
-def begin(work: Path, kind: str, first: int, last: int) -> None:
+def begin(work: Path, kind: str, dvc: bool, first: int, last: int) -> None:
     """Make a project whose source, of that kind, has some photographs."""
+    if dvc:
+        subprocess.run(["git", "clone", "--quiet", TOP, work], check=True)
     project(work)
     params = yaml.safe_load((work / "params.yaml").read_text())
     params["source"] |= {"kind": kind, "path": _SOURCES[kind]}
@@ -137,6 +141,11 @@ def copy(source: Path) -> None:
                 shutil.copyfileobj(file, stream, _PIECE_BYTES)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def repro(work: Path, look: bool = True) -> dict[str, Cost]:
+    """`cost` of what a person does."""
+    return {"dvc repro pyramid": cost(work, ["-m", "dvc", "repro", "--quiet", "pyramid"], look)}
 
 
 def all_stages(work: Path, look: bool = True) -> dict[str, Cost]:

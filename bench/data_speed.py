@@ -2,7 +2,7 @@
 
     python -m bench.data_speed detect   [--count 12000]   landmarks against the detector alone
     python -m bench.data_speed align    [--count 30000] [--side 250]   decode and align against OpenCV alone
-    python -m bench.data_speed added    [--count 12000] [--source folder|archive]   100 more, against 100 alone
+    python -m bench.data_speed added    [--count 12000] [--source folder|archive] [--dvc]   100 more against 100
     python -m bench.data_speed memory   [--count 100000]  peak memory of each stage, all processes together
 
     --folder F   photographs and what is made of them stay there, and are used again by the next benchmark
@@ -204,12 +204,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--side", type=int, default=SIDE, help="pixels of the photographs, for align; up to 750")
     parser.add_argument("--source", choices=["folder", "archive"], default="folder", help="of the many, for added")
+    parser.add_argument("--dvc", action="store_true", help="the whole of `dvc repro pyramid`, for added")
     parser.add_argument("--folder", type=Path, help="keep the photographs here")
     chosen = parser.parse_args()
     works: dict[str, tuple[Callable[[int, Path], dict[str, Any]], int]] = {
         "detect": (detect_speed, 12_000),
         "align": (functools.partial(align_speed, side=chosen.side), 30_000),
-        "added": (functools.partial(added, kind=chosen.source), 12_000),
+        "added": (functools.partial(added, kind=chosen.source, dvc=chosen.dvc), 12_000),
         "memory": (memory, 100_000),
     }
     work, default = works[chosen.what]
@@ -217,7 +218,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = work(count, chosen.folder or Path(scratch))
     table = stages_table(found) if chosen.what in ("added", "memory") else results.table(["what", "found"], rows(found))
-    of = {"align": f"-{chosen.side}px", "added": f"-{chosen.source}"}.get(chosen.what, "")
+    of = {"align": f"-{chosen.side}px", "added": f"-{chosen.source}" + "-dvc" * chosen.dvc}.get(chosen.what, "")
     results.keep(f"data-{chosen.what}{of}", [f"{count:,} photographs", table])
 
 

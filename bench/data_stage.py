@@ -21,14 +21,19 @@ _SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
 def stage(project: Path, name: str, look: bool = True) -> dict[str, float]:
-    """Run one stage in `project`: seconds, and processor seconds of all its processes.
+    """Run one stage in `project`; returns what `cost` does."""
+    return cost(project, ["-m", f"pipelines.stages.{name}"], look)
 
-    With `look`, their peak memory together in MB too; looking takes milliseconds from the stage each time.
+
+def cost(project: Path, arguments: list[str], look: bool = False) -> dict[str, float]:
+    """Run Python in `project`: seconds, and processor seconds of all its processes.
+
+    With `look`, their peak memory together in MB too; looking takes milliseconds from them each time.
     """
     adopt()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start, peak = time.monotonic(), 0
-    command = [sys.executable, "-m", f"pipelines.stages.{name}"]
+    command = [sys.executable, *arguments]
     child = psutil.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL)
     while look and child.poll() is None:
         peak = max(peak, resident(child))
@@ -37,7 +42,7 @@ def stage(project: Path, name: str, look: bool = True) -> dict[str, float]:
     child.wait()
     seconds = time.monotonic() - start
     if child.returncode:
-        raise SystemExit(f"{name} ended with exit code {child.returncode}")
+        raise SystemExit(f"{' '.join(arguments)} ended with exit code {child.returncode}")
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, 0):
             continue
