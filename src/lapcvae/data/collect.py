@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from lapcvae.data.kept_rows import KeptRows
 from lapcvae.data.kept_shards import KeptShards
-from lapcvae.data.known_files import KnownFiles
 from lapcvae.data.names import is_system
-from lapcvae.data.photograph_writer import Changed, PhotographWriter
+from lapcvae.data.photograph_writer import PhotographWriter
 from lapcvae.data.sources import Item, Part, SourceConfig, open_source
 from lapcvae.data.taken import taken_parts
 from lapcvae.errors import SourceError
@@ -19,7 +17,7 @@ from lapcvae.io.archive import DamagedMember, Member
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.progress import progress
 
-_FORMAT = "1"  # part of the key of an archive's rows; raise it when what becomes of a member or how it is noted changes
+_FORMAT = "1"  # part of the key of a part's rows; raise it when what becomes of a member or how it is noted changes
 
 
 def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: Path | None = None) -> tuple[int, int]:
@@ -31,44 +29,34 @@ def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: P
 
     Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
     """
-    try:
-        return _collect(config, out, taken, cache)
-    except Changed:
-        return _collect(config, out, taken, cache, afresh=True)
-
-
-def _collect(
-    config: SourceConfig, out: Path, taken: Path | None, cache: Path | None, afresh: bool = False
-) -> tuple[int, int]:
     shards, rows, places = KeptShards(cache), KeptRows(cache), dict[str, tuple[int, int]]()
-    with KnownFiles(cache / "files.txt" if cache and config.kind == "folder" else None, afresh) as files:
-        with (
-            atomic_folder(out) as folder,
-            PhotographWriter(folder, shards) as writer,
-            progress(label="download", unit=" photographs") as bar,
-        ):
-            for part in _parts(config, taken):
-                key, first = _key(part, config), writer.tell()
-                known = rows.find(key) if part.digest else None
-                if known is None or not writer.repeat(known):
-                    for item in part.items:
-                        if item.member.kind != "folder":
-                            _take(item, config, writer, files)
-                            bar.update()
-                    writer.cut()
-                if part.digest:
-                    places[key] = first, writer.tell()
-            if not writer.stored:
-                raise SourceError(
-                    f"the source `{config.kind}` {config.path} holds no photograph ({writer.refused} refused)"
-                )
-        shards.keep(out)
-        rows.keep(out, places)
+    with (
+        atomic_folder(out) as folder,
+        PhotographWriter(folder, shards) as writer,
+        progress(label="download", unit=" photographs") as bar,
+    ):
+        for part in _parts(config, taken):
+            key, first, whole = _key(part, config), writer.tell(), True
+            known = rows.find(key) if part.digest else None
+            if known is None or not writer.repeat(known):
+                for item in part.items:
+                    if item.member.kind != "folder":
+                        whole &= _take(item, config, writer)
+                        bar.update()
+                writer.cut()
+            if part.digest and whole:
+                places[key] = first, writer.tell()
+        if not writer.stored:
+            raise SourceError(
+                f"the source `{config.kind}` {config.path} holds no photograph ({writer.refused} refused)"
+            )
+    shards.keep(out)
+    rows.keep(out, places)
     return writer.stored, writer.refused
 
 
 def _parts(config: SourceConfig, taken: Path | None) -> Iterator[Part]:
-    yield open_source(config)
+    yield from open_source(config)
     if taken:
         yield from taken_parts(taken, config.identity, config.limits)
 
@@ -78,37 +66,25 @@ def _key(part: Part, config: SourceConfig) -> str:
     return hashlib.sha256(repr((_FORMAT, part.digest, settings)).encode()).hexdigest()
 
 
-def _take(item: Item, config: SourceConfig, writer: PhotographWriter, files: KnownFiles) -> None:
+def _take(item: Item, config: SourceConfig, writer: PhotographWriter) -> bool:
+    """Store or refuse a member; returns whether the same would become of it another time."""
     member, identity = item.member, item.identity
     reason = _refusal(member, config)
     if reason:
         writer.refuse(member.name, identity, reason)
-        return
-    digest = files.digest_of(member.name, member.state) if member.state else ""
-    if digest:
-        read = functools.partial(member.read, config.max_file_bytes + 1)
-        writer.store_known(member.name, identity, digest, member.size, read)
-    else:
-        digest = _store(item, config, writer)
-    if digest and member.state:
-        files.note(member.name, member.state, digest)
-
-
-def _store(item: Item, config: SourceConfig, writer: PhotographWriter) -> str:
-    """Read a photograph and store it; returns its SHA-256, "" if it is refused."""
-    member, identity = item.member, item.identity
+        return True
     try:
         data = member.read(config.max_file_bytes + 1)
     except DamagedMember:
         writer.refuse(member.name, identity, "unreadable")
+        return not member.state  # a file by itself may be readable for another user, or when the disk is well again
+    if len(data) > config.max_file_bytes:
+        writer.refuse(member.name, identity, "file_too_large")
+    elif not data:
+        writer.refuse(member.name, identity, "empty")
     else:
-        if len(data) > config.max_file_bytes:
-            writer.refuse(member.name, identity, "file_too_large")
-        elif not data:
-            writer.refuse(member.name, identity, "empty")
-        else:
-            return writer.store(member.name, identity, data, item.split, item.points)
-    return ""
+        writer.store(member.name, identity, data, item.split, item.points)
+    return True
 
 
 def _refusal(member: Member, config: SourceConfig) -> str:

@@ -1,4 +1,4 @@
-"""Index rows of the archives that the last run read whole, so that the next one does not read those archives again."""
+"""Index rows of the parts of a source that the last run read, so that the next one does not read them again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Rows(NamedTuple):
 
 
 class KeptRows:
-    """The rows of each archive, in a folder of the cache, by a key of all that decides them.
+    """The rows of each part, in a folder of the cache, by a key of all that decides them.
 
     Lost or changed ones cost time, never bytes: they are as if they had never been kept.
     """

@@ -9,6 +9,7 @@ import csv
 import functools
 import hashlib
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from lapcvae.io.open_file import OpenFile
 
 INDEX = "index.csv"
 MOST_ROWS = 4096  # of a shard, those of what was refused between its photographs too: they are held in memory
+_SHARD_PHOTOGRAPHS = 64  # on average
 _STEM = "photographs-"
 
 
@@ -76,6 +78,11 @@ def entries_of(lines: Iterable[str]) -> Iterator[Entry]:
     """The entries that lines of the index hold."""
     for name, identity, digest, shard, offset, size, reason, split, points in csv.reader(lines):
         yield Entry(name, identity, digest, shard, int(offset), int(size), reason, split, points)
+
+
+def ends_shard(name: str) -> bool:
+    """Whether a shard ends after what has that name in the source: one name in 64."""
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % _SHARD_PHOTOGRAPHS == 0
 
 
 def shard_of(line: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from lapcvae.config import load
 from lapcvae.data.celeba import celeba_members, locate, unverified
 from lapcvae.data.names import parent
+from lapcvae.data.photographs import MOST_ROWS, ends_shard
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import ArchiveLimits, DamagedMember, Kind, Member, members
 from lapcvae.io.atomic import sha256_file
@@ -64,35 +66,58 @@ class Item(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What comes from one place: a folder, an archive, or the files of CelebA."""
+    """What is known, or not, as a whole: an archive, the files of CelebA, or some files of a folder."""
 
-    digest: str  # of all that the items follow from; "" of a folder, where only a look at each file can tell
+    digest: str  # of all that the items follow from; "" where only reading them can tell
     items: Iterator[Item]
 
 
-def open_source(config: SourceConfig) -> Part:
-    """Everything in the source.
+def open_source(config: SourceConfig) -> Iterator[Part]:
+    """Everything in the source, one part after the other.
 
-    Raises `SourceError`, at once or as items are read, if it is missing, wrong or unsafe; never follows a link.
+    Raises `SourceError`, at any time, if it is missing, wrong or unsafe; never follows a link.
     """
     path = Path(config.path).expanduser()
     if config.kind == "folder":
-        return Part("", _items(config, folder_members(path, config.max_members)))
-    if config.kind == "celeba":
-        return _celeba(locate(path, MIRRORS) if config.verify else unverified(path), config.limits)
-    if config.kind == "archive":
+        yield from _folder_parts(config, path)
+    elif config.kind == "celeba":
+        yield _celeba(locate(path, MIRRORS) if config.verify else unverified(path), config.limits)
+    elif config.kind == "archive":
         if config.sha256:
             check(path, config.sha256)
-        return Part(config.sha256 or _digest(path), _items(config, members(path, config.limits)))
+        yield Part(config.sha256 or _digest(path), _items(config, members(path, config.limits)))
+    else:
+        file = _remote(config)
+        yield Part(file.sha256, _items(config, members(fetch(file), config.limits)))
+
+
+def _remote(config: SourceConfig) -> RemoteFile:
     if config.kind == "url":
         name = PurePosixPath(urlsplit(config.url).path).name or "archive"
-        file = RemoteFile(name, config.sha256, (config.url,))
-    else:
-        (file,) = load(tuple[RemoteFile, ...], config.kind, MIRRORS)
-    return Part(file.sha256, _items(config, members(fetch(file), config.limits)))
+        return RemoteFile(name, config.sha256, (config.url,))
+    (file,) = load(tuple[RemoteFile, ...], config.kind, MIRRORS)
+    return file
 
 
-def _items(config: SourceConfig, found: Iterator[Member]) -> Iterator[Item]:
+def _folder_parts(config: SourceConfig, folder: Path) -> Iterator[Part]:
+    """A part ends where a shard does, so that all of a shard is known, or none."""
+    some: list[Member] = []
+    for member in folder_members(folder, config.max_members):
+        some.append(member)
+        if ends_shard(member.name) or len(some) == MOST_ROWS:
+            yield _folder_part(config, some)
+            some = []
+    if some:
+        yield _folder_part(config, some)
+
+
+def _folder_part(config: SourceConfig, some: list[Member]) -> Part:
+    states = [(member.state, member.name) for member in some]
+    digest = hashlib.sha256(repr(states).encode()).hexdigest() if all(state for state, _ in states) else ""
+    return Part(digest, _items(config, some))
+
+
+def _items(config: SourceConfig, found: Iterable[Member]) -> Iterator[Item]:
     for member in found:
         yield Item(member, parent(member.name) if config.identity == "folder" else "")
 
