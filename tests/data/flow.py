@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from lapcvae.data.landmarks import find_landmarks
 from lapcvae.data.manifest import Row, read_manifest
 from lapcvae.data.sources import SourceConfig
 from lapcvae.data.split import SplitConfig
+from lapcvae.io.atomic import sha256_file
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 HERE = ExecutorConfig("processes", 1)
@@ -50,6 +52,18 @@ def look_and_align(raw: Path, work: Path, executor: ExecutorConfig = HERE, size:
         load(DuplicatesConfig, "duplicates", PARAMS),
         executor,
     )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a folder."""
+    return {path.name: sha256_file(path) for path in folder.iterdir()}
+
+
+def is_as_afresh(raw: Path, config: SourceConfig, taken: Path | None = None) -> bool:
+    """Whether `raw` is what comes of a source where nothing is known of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        collect(config, Path(folder, "raw"), taken)
+        return digests(raw) == digests(Path(folder, "raw"))
 
 
 def whole(source: Path, work: Path, **changes: object) -> list[Row]:

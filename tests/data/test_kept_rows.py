@@ -17,7 +17,7 @@ from lapcvae.data.photographs import read_index
 from lapcvae.data.taken import write_batch
 from lapcvae.errors import SourceError
 from lapcvae.io.atomic import sha256_file
-from tests.data.flow import source_of
+from tests.data.flow import digests, is_as_afresh, source_of
 from tests.data.test_sources import celeba
 
 _COUNT = 1000  # small files do: nothing is decoded here
@@ -71,18 +71,11 @@ class Project:
         return {name for name, inode in _inodes(self.raw).items() if before.get(name) != inode}
 
     def check(self) -> None:
-        """What came out is what comes out without a cache."""
-        shutil.rmtree(self._work / "afresh", ignore_errors=True)
-        collect(source_of(self.archive, **self._settings), self._work / "afresh", self.taken)
-        assert _digests(self.raw) == _digests(self._work / "afresh")
+        assert is_as_afresh(self.raw, source_of(self.archive, **self._settings), self.taken)
 
 
 def _inodes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in folder.glob("*.bin")}
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_file(path) for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -100,10 +93,10 @@ def test_a_known_archive_is_not_read_beyond_its_digest(project: Project, monkeyp
     def never(*_: object) -> None:
         raise AssertionError("a member was asked for")
 
-    expected = _digests(project.raw)
+    expected = digests(project.raw)
     monkeypatch.setattr(tarfile.TarFile, "next", never)
     project.collect()
-    assert _digests(project.raw) == expected
+    assert digests(project.raw) == expected
     project.take_in(6000, 6100)
     with pytest.raises(AssertionError, match="a member was asked for"):
         project.collect()
@@ -134,9 +127,9 @@ def test_another_archive_is_read_and_the_batches_are_not(project: Project) -> No
 @pytest.mark.parametrize("settings", [{"identity": "none"}, {"max_file_bytes": 250}])
 def test_with_other_settings_nothing_is_known(settings: dict[str, object], project: Project) -> None:
     project.set(**settings)
-    before = _digests(project.raw)["index.csv"]
+    before = digests(project.raw)["index.csv"]
     project.collect()
-    assert _digests(project.raw)["index.csv"] != before
+    assert digests(project.raw)["index.csv"] != before
     project.check()
 
 
@@ -175,6 +168,11 @@ def _other_places(cache: Path) -> None:
     (cache / "rows.json").write_text('{"a": [1, 2], "b": {}}')
 
 
+def _no_place(cache: Path) -> None:
+    places = json.loads((cache / "rows.json").read_text())
+    (cache / "rows.json").write_text(json.dumps({key: (10**30, 10**31, sha) for key, (_, _, sha) in places.items()}))
+
+
 def _a_list(cache: Path) -> None:
     (cache / "rows.json").write_text("[1, 2]")
 
@@ -197,6 +195,7 @@ def _a_shard_written_into(cache: Path) -> None:
         _another_place,
         _no_places,
         _other_places,
+        _no_place,
         _a_list,
         _a_shard_gone,
         _a_shard_written_into,

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from lapcvae.data import photographs, sources
 from lapcvae.data.collect import collect
 from lapcvae.data.photographs import read_index
-from lapcvae.io.atomic import sha256_file
-from tests.data.flow import source_of
+from tests.data.flow import digests, is_as_afresh, source_of
 
 _COUNT = 2000  # small files do: nothing is decoded here
 _opened: set[str] | None = None
@@ -38,7 +37,7 @@ class Project:
     """A folder of photographs, what `collect` makes of it, and its cache."""
 
     def __init__(self, work: Path) -> None:
-        self.photographs, self.cache, self.raw, self._work = work / "photographs", work / "cache", work / "raw", work
+        self.photographs, self.cache, self.raw = work / "photographs", work / "cache", work / "raw"
         for i in range(_COUNT):
             path = self.photographs / f"person {i % 400}" / f"{i:04d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,14 +60,7 @@ class Project:
         return {path.relative_to(self.photographs).as_posix() for path in inside}
 
     def check(self) -> None:
-        """What came out is what comes out without a cache."""
-        shutil.rmtree(self._work / "afresh", ignore_errors=True)
-        collect(source_of(self.photographs), self._work / "afresh")
-        assert _digests(self.raw) == _digests(self._work / "afresh")
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_file(path) for path in folder.iterdir()}
+        assert is_as_afresh(self.raw, source_of(self.photographs))
 
 
 @pytest.fixture
@@ -106,11 +98,11 @@ def _rename(photographs: Path) -> None:
 
 @pytest.mark.parametrize("do", [_add, _change, _remove, _rename])
 def test_what_changes_in_the_folder_changes_the_shards_it_is_in(do: Callable[[Path], None], project: Project) -> None:
-    before = _digests(project.raw)
+    before = digests(project.raw)
     do(project.photographs)
     opened = project.collect()
     project.check()
-    after = _digests(project.raw)
+    after = digests(project.raw)
     kept = before.items() & after.items()
     assert len(kept) >= len(before) - 5  # the index, and at most two neighbours of each of two places
     assert 0 < len(opened) < _COUNT / 4  # those in the same shards
@@ -189,9 +181,7 @@ def test_whatever_was_there_before_what_comes_out_is_of_what_is_there(
         for tree in (first, *later):
             _make(work / "in", {"always": 1, **tree})
             collect(source_of(work / "in"), work / "raw", cache=work / "cache")
-            shutil.rmtree(work / "afresh", ignore_errors=True)
-            collect(source_of(work / "in"), work / "afresh")
-            assert _digests(work / "raw") == _digests(work / "afresh")
+            assert is_as_afresh(work / "raw", source_of(work / "in"))
 
 
 def _make(top: Path, tree: dict[str, Any]) -> None:

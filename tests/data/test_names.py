@@ -6,7 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapcvae.data.names import is_system, parent, printable, unescaped
+from lapcvae.data.names import is_system, parent, printable
+
+
+def unescaped(text: str) -> str:
+    """The name that `printable` turned into `text`."""
+    out, i = [], 0
+    back = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+    width = {"x": 2, "u": 4, "U": 8}
+    while i < len(text):
+        if text[i] != "\\":
+            out.append(text[i])
+            i += 1
+            continue
+        kind = text[i + 1]
+        if kind in back:
+            out.append(back[kind])
+            i += 2
+            continue
+        code = int(text[i + 2 : i + 2 + width[kind]], 16)
+        # \xNN stands for a byte that was no text; Python holds such bytes as U+DC80..U+DCFF.
+        out.append(chr(0xDC00 + code if kind == "x" and code >= 0x80 else code))
+        i += 2 + width[kind]
+    return "".join(out)
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=30))

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
                 yield line.decode()
 
     def digest(self) -> str:
-        """The SHA-256 of what is there now, in hex; "" where the file is gone."""
+        """The SHA-256 of what is there now, in hex; "" where the file is gone or can have no such place."""
         digest = hashlib.sha256()
         try:
             with self.path.open("rb") as stream:
@@ -41,7 +41,7 @@ class Rows(NamedTuple):
                 while left > 0 and (part := stream.read(min(left, _PART_BYTES))):
                     digest.update(part)
                     left -= len(part)
-        except OSError:
+        except (OSError, ValueError):
             return ""
         return digest.hexdigest()
 
@@ -60,7 +60,7 @@ class KeptRows:
             try:
                 places = read_json(folder / _PLACES)
                 self._places = {key: (int(first), int(end), str(sha)) for key, (first, end, sha) in places.items()}
-            except (OSError, ValueError, TypeError, AttributeError):
+            except (OSError, ValueError, TypeError, AttributeError, OverflowError):
                 self._places = {}
 
     def find(self, key: str) -> Rows | None:

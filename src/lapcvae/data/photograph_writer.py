@@ -54,8 +54,8 @@ class PhotographWriter:
                 self._stream.close()
             self._index.close()
 
-    def store(self, name: str, identity: str, data: bytes, split: str = "", points: str = "") -> str:
-        """Append one photograph's bytes; `split` and `points` as of `Entry`. Returns the bytes' SHA-256, in hex."""
+    def store(self, name: str, identity: str, data: bytes, split: str = "", points: str = "") -> None:
+        """Append one photograph's bytes; `split` and `points` as of `Entry`."""
         if self._offset and self._offset + len(data) > self._limit:
             self.cut()
         if self._stream is None:
@@ -66,7 +66,6 @@ class PhotographWriter:
         self._offset += len(data)
         self.stored += 1
         self._append(name, (printable(name), identity, digest), place)
-        return digest
 
     def refuse(self, name: str, identity: str, reason: str) -> None:
         """Account for something in the source that is not stored."""
