@@ -169,6 +169,18 @@ _files = st.dictionaries(_names, st.integers(0, 3), max_size=6)  # what is in a 
 _trees = st.dictionaries(_names, st.one_of(st.integers(0, 3), _files), max_size=6)
 
 
+def test_of_large_photographs_only_new_ones_are_read(project: Project) -> None:
+    large = project.photographs / "large"
+    large.mkdir()
+    for i in range(20):
+        (large / f"{i}.jpg").write_bytes(bytes([i]) * (1 << 20))
+    time.sleep(2.1)
+    project.collect()
+    (large / "10+.jpg").write_bytes(b"more" * (1 << 18))
+    assert project.collect() == {"large/10+.jpg"}
+    project.check()
+
+
 @settings(deadline=None)  # it makes files: a disk that others use takes its time
 @given(_trees, st.lists(_trees, min_size=1, max_size=3))
 def test_whatever_was_there_before_what_comes_out_is_of_what_is_there(

@@ -51,6 +51,13 @@ def test_a_file_in_the_way_of_a_folder_is_told(tmp_path: Path) -> None:
         write_text(tmp_path / "data" / "a.txt", "text")
 
 
+def test_a_folder_in_the_way_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(StorageError, match="a folder stands where a file is needed"):
+        write_text(tmp_path / "a.txt", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_a_name_promises_is_on_the_disk_before_it(
     tmp_path: Path, folder: bool, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from lapcvae.io.archive import DamagedMember, Member
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.progress import progress
 
-_FORMAT = "1"  # part of the key of a part's rows; raise it when what becomes of a member or how it is noted changes
+_FORMAT = "2"  # part of the key of a part's rows; raise it when what becomes of a member or how it is noted changes
 
 
 def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: Path | None = None) -> tuple[int, int]:
@@ -36,15 +36,16 @@ def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: P
         progress(label="download", unit=" photographs") as bar,
     ):
         for part in _parts(config, taken):
-            key, first, whole = _key(part, config), writer.tell(), True
-            known = rows.find(key) if part.digest else None
+            digest = part.digest() if cache else ""
+            key, first, whole = _key(digest, config), writer.tell(), True
+            known = rows.find(key) if digest else None
             if known is None or not writer.repeat(known):
                 for item in part.items:
                     if item.member.kind != "folder":
                         whole &= _take(item, config, writer)
                         bar.update()
                 writer.cut()
-            if part.digest and whole:
+            if digest and whole:
                 places[key] = first, writer.tell()
         if not writer.stored:
             raise SourceError(
@@ -61,9 +62,9 @@ def _parts(config: SourceConfig, taken: Path | None) -> Iterator[Part]:
         yield from taken_parts(taken, config.identity, config.limits)
 
 
-def _key(part: Part, config: SourceConfig) -> str:
+def _key(digest: str, config: SourceConfig) -> str:
     settings = (config.kind, config.identity, config.max_file_bytes, config.limits)
-    return hashlib.sha256(repr((_FORMAT, part.digest, settings)).encode()).hexdigest()
+    return hashlib.sha256(repr((_FORMAT, digest, settings)).encode()).hexdigest()
 
 
 def _take(item: Item, config: SourceConfig, writer: PhotographWriter) -> bool:

@@ -1,4 +1,4 @@
-"""Packs photographs: where a shard ends follows from names, and what it is called from the photographs in it.
+"""Packs photographs: where a shard ends follows from names and sizes, what it is called from the photographs in it.
 
 So photographs that are added, changed or taken away change the shards that they are in, and no other.
 """
@@ -17,7 +17,6 @@ from lapcvae.data.kept_shards import KeptShards
 from lapcvae.data.names import printable
 from lapcvae.data.photographs import COLUMNS, INDEX, MOST_ROWS, ends_shard, shard_of, shard_path
 
-_SHARD_BYTES = 64 << 20  # at most, unless one photograph alone has more
 _BUFFER_BYTES = 1 << 20  # written at a time
 
 
@@ -27,10 +26,9 @@ class PhotographWriter:
     The caller makes the folder appear whole (see `io.atomic`).
     """
 
-    def __init__(self, folder: Path, kept: KeptShards | None = None, shard_bytes: int = _SHARD_BYTES) -> None:
+    def __init__(self, folder: Path, kept: KeptShards | None = None) -> None:
         self._folder = folder
         self._kept = kept or KeptShards(None)
-        self._limit = shard_bytes
         self._index = (folder / INDEX).open("wb", buffering=_BUFFER_BYTES)
         self._index.write(line_of(COLUMNS).encode())
         # Rows of the shard that is being filled, but for its name.
@@ -56,8 +54,6 @@ class PhotographWriter:
 
     def store(self, name: str, identity: str, data: bytes, split: str = "", points: str = "") -> None:
         """Append one photograph's bytes; `split` and `points` as of `Entry`."""
-        if self._offset and self._offset + len(data) > self._limit:
-            self.cut()
         if self._stream is None:
             self._stream = (self._folder / "shard.partial").open("wb", buffering=_BUFFER_BYTES)
         self._stream.write(data)
@@ -113,5 +109,5 @@ class PhotographWriter:
 
     def _append(self, name: str, of_photograph: tuple[str, str, str], of_place: tuple[int, int, str, str, str]) -> None:
         self._pending.append((of_photograph, of_place))
-        if ends_shard(name) or len(self._pending) == MOST_ROWS:
+        if ends_shard(name, of_place[1]) or len(self._pending) == MOST_ROWS:
             self.cut()

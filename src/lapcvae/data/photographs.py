@@ -19,7 +19,8 @@ from lapcvae.io.open_file import OpenFile
 
 INDEX = "index.csv"
 MOST_ROWS = 4096  # of a shard, those of what was refused between its photographs too: they are held in memory
-_SHARD_PHOTOGRAPHS = 64  # on average
+_SHARD_PHOTOGRAPHS = 64  # on average, or fewer,
+_SHARD_BYTES = 1 << 20  # where they are large: of a shard that gets a new one, all are read again
 _STEM = "photographs-"
 
 
@@ -80,9 +81,13 @@ def entries_of(lines: Iterable[str]) -> Iterator[Entry]:
         yield Entry(name, identity, digest, shard, int(offset), int(size), reason, split, points)
 
 
-def ends_shard(name: str) -> bool:
-    """Whether a shard ends after what has that name in the source: one name in 64."""
-    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % _SHARD_PHOTOGRAPHS == 0
+def ends_shard(name: str, size: int) -> bool:
+    """Whether a shard ends after what has that name and size in bytes in the source.
+
+    One name in 64; where photographs are larger than 16 kB, as many more as make a shard a megabyte on average.
+    """
+    share = max(1 / _SHARD_PHOTOGRAPHS, size / _SHARD_BYTES)
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) < share * 2**32
 
 
 def shard_of(line: str) -> str:

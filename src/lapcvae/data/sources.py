@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -68,7 +68,7 @@ class Item(NamedTuple):
 class Part(NamedTuple):
     """What is known, or not, as a whole: an archive, the files of CelebA, or some files of a folder."""
 
-    digest: str  # of all that the items follow from; "" where only reading them can tell
+    digest: Callable[[], str]  # of all that the items follow from; "" where only reading them can tell
     items: Iterator[Item]
 
 
@@ -85,10 +85,10 @@ def open_source(config: SourceConfig) -> Iterator[Part]:
     elif config.kind == "archive":
         if config.sha256:
             check(path, config.sha256)
-        yield Part(config.sha256 or _digest(path), _items(config, members(path, config.limits)))
+        yield Part(lambda: config.sha256 or _digest(path), _items(config, members(path, config.limits)))
     else:
         file = _remote(config)
-        yield Part(file.sha256, _items(config, members(fetch(file), config.limits)))
+        yield Part(lambda: file.sha256, _items(config, members(fetch(file), config.limits)))
 
 
 def _remote(config: SourceConfig) -> RemoteFile:
@@ -104,7 +104,7 @@ def _folder_parts(config: SourceConfig, folder: Path) -> Iterator[Part]:
     some: list[Member] = []
     for member in folder_members(folder, config.max_members):
         some.append(member)
-        if ends_shard(member.name) or len(some) == MOST_ROWS:
+        if ends_shard(member.name, member.size) or len(some) == MOST_ROWS:
             yield _folder_part(config, some)
             some = []
     if some:
@@ -112,8 +112,10 @@ def _folder_parts(config: SourceConfig, folder: Path) -> Iterator[Part]:
 
 
 def _folder_part(config: SourceConfig, some: list[Member]) -> Part:
-    states = [(member.state, member.name) for member in some]
-    digest = hashlib.sha256(repr(states).encode()).hexdigest() if all(state for state, _ in states) else ""
+    def digest() -> str:
+        states = [(member.state, member.name) for member in some]
+        return hashlib.sha256(repr(states).encode()).hexdigest() if all(state for state, _ in states) else ""
+
     return Part(digest, _items(config, some))
 
 
@@ -123,7 +125,9 @@ def _items(config: SourceConfig, found: Iterable[Member]) -> Iterator[Item]:
 
 
 def _celeba(files: dict[str, Path], limits: ArchiveLimits) -> Part:
-    digest = " ".join(f"{name} {_digest(path)}" for name, path in sorted(files.items()))
+    def digest() -> str:
+        return " ".join(f"{name} {_digest(path)}" for name, path in sorted(files.items()))
+
     found = celeba_members(files, limits)
     return Part(digest, (Item(member, of.identity, of.split, of.points) for member, of in found))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tarfile
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def taken_parts(folder: Path, identity: Literal["folder", "none"], limits: Archi
             raise SourceError(
                 f"{path}: damaged, its SHA-256 is not the one in its name; restore it: `dvc checkout -f {path}`"
             )
-        yield Part(f"batch {digest}", _items(path, identity, limits))
+        yield Part(functools.partial("batch {}".format, digest), _items(path, identity, limits))
 
 
 def _items(path: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Iterator[Item]:

@@ -26,6 +26,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a file stands where a folder is needed; move it away",
     errno.EEXIST: "a file stands where a folder is needed; move it away",
+    errno.EISDIR: "a folder stands where a file is needed; move it away",
 }
 
 
