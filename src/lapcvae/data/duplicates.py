@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 HASH_BYTES = 32  # a 16 x 16 perceptual hash, rows of the lowest frequencies first
-_SIDE, _LOW = 16, 8  # candidates are found in the lowest 8 x 8 frequencies, which change least
+_LOW = 8  # candidates are found in the lowest 8 x 8 frequencies, which change least
 _BANDS = 4  # of 16 of those 64 bits; probing each with one bit changed finds every pair that differs in at most 7
-_CANDIDATES = 1 << 20  # pairs compared at a time
+_CANDIDATES = 1 << 17  # pairs compared at a time
 
 KEEP, DUPLICATE, ACROSS = 0, 1, 2
 
@@ -58,8 +58,7 @@ def _root(parent: np.ndarray, i: int) -> int:
 
 
 def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    bits = np.unpackbits(hashes, axis=1).reshape(-1, _SIDE, _SIDE)[:, :_LOW, :_LOW].reshape(-1, _LOW * _LOW)
-    bands = np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint16)
+    bands = np.ascontiguousarray(hashes[:, : 2 * _LOW : 2]).view(np.uint16)  # a row of a hash has two bytes
     for band in range(_BANDS):
         keys = bands[:, band]
         order = np.argsort(keys, kind="stable")
