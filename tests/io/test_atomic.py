@@ -78,8 +78,11 @@ def test_what_a_name_promises_is_on_the_disk_before_it(
     monkeypatch.setattr(Path, "replace", renamed)
     target = tmp_path / "a"
     if folder:
+        write_text(tmp_path / "earlier", "y")
+        events.clear()
         with atomic_folder(target) as partial:
             (partial / "weights").write_text("x")
+            (partial / "earlier").hardlink_to(tmp_path / "earlier")  # is on the disk already
         flushes = ["weights", partial.name]
     else:
         with atomic_path(target) as partial:

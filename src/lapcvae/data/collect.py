@@ -29,8 +29,9 @@ def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: P
 
     Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
     """
-    shards, rows, places = KeptShards(cache), KeptRows(cache), dict[str, tuple[int, int]]()
+    shards, places = KeptShards(cache), dict[str, tuple[int, int]]()
     with (
+        KeptRows(cache) as rows,
         atomic_folder(out) as folder,
         PhotographWriter(folder, shards) as writer,
         progress(label="download", unit=" photographs") as bar,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
-from lapcvae.data.photographs import shard_path, shards_in
-from lapcvae.io.atomic import read_json, write_json
+from lapcvae.data.photographs import shard_in, shard_path
+from lapcvae.io.atomic import read_json, write_text
 
 _STATES = "shards.json"
 
@@ -32,9 +33,11 @@ class KeptShards:
             return False
         kept = shard_path(self._folder, shard)
         try:
-            if _state(kept) != self._states[shard]:
+            if _state(kept.stat()) != self._states[shard]:
                 return False
             os.link(kept, path)
+        except FileExistsError:  # linked for other photographs, the same
+            return True
         except OSError:  # gone, or a file system that has no such links
             return False
         return True
@@ -47,20 +50,26 @@ class KeptShards:
             states = self._linked(self._folder, packed)
         except OSError:  # another file system, or one that has no such links
             states = {}
-        write_json(self._folder / _STATES, states)
+        write_text(self._folder / _STATES, json.dumps(states))  # compact: see `kept_rows`
 
     def _linked(self, folder: Path, packed: Path) -> dict[str, list[int]]:
         folder.mkdir(parents=True, exist_ok=True)
-        states = {shard: _state(shard_path(packed, shard)) for shard in shards_in(packed)}
-        for shard in shards_in(folder):
-            if shard not in states or _state(shard_path(folder, shard)) != states[shard]:
-                shard_path(folder, shard).unlink()
-        for shard in states.keys() - set(shards_in(folder)):
-            os.link(shard_path(packed, shard), shard_path(folder, shard))
+        states, kept = _states(packed), _states(folder)
+        for shard in kept.keys() - states.keys():
+            shard_path(folder, shard).unlink()
+        for shard in states:
+            if kept.get(shard) != states[shard]:
+                shard_path(folder, shard).unlink(missing_ok=True)
+                os.link(shard_path(packed, shard), shard_path(folder, shard))
         return states
 
 
-def _state(path: Path) -> list[int]:
+def _states(folder: Path) -> dict[str, list[int]]:
+    """Of each shard in a folder."""
+    with os.scandir(folder) as entries:
+        return {shard: _state(entry.stat()) for entry in entries if (shard := shard_in(entry.name))}
+
+
+def _state(status: os.stat_result) -> list[int]:
     """What is another when a file was replaced or written to; not the time of change, which a link changes too."""
-    status = path.stat()
     return [status.st_ino, status.st_size, status.st_mtime_ns]

@@ -73,8 +73,7 @@ class PhotographWriter:
         self.cut()
         before, stored, refused = self.tell(), 0, 0
         for shard, lines in groupby(rows.lines(), shard_of):
-            path = shard_path(self._folder, shard)
-            if shard and not path.exists() and not self._kept.link(shard, path):
+            if shard and not self._kept.link(shard, shard_path(self._folder, shard)):
                 # Shards that are linked by now are right all the same: who reads the photographs writes them anew.
                 self._index.seek(before)
                 self._index.truncate()

@@ -21,7 +21,7 @@ INDEX = "index.csv"
 MOST_ROWS = 4096  # of a shard, those of what was refused between its photographs too: they are held in memory
 _SHARD_PHOTOGRAPHS = 64  # on average, or fewer,
 _SHARD_BYTES = 1 << 20  # where they are large: of a shard that gets a new one, all are read again
-_STEM = "photographs-"
+_STEM, _ENDING = "photographs-", ".bin"
 
 
 class Entry(NamedTuple):
@@ -44,12 +44,12 @@ _AFTER_SHARD = len(COLUMNS) - 1 - COLUMNS.index("shard")  # columns, none of whi
 
 def shard_path(folder: Path, shard: str) -> Path:
     """Where a shard of a packed folder lies."""
-    return folder / f"{_STEM}{shard}.bin"
+    return folder / f"{_STEM}{shard}{_ENDING}"
 
 
-def shards_in(folder: Path) -> list[str]:
-    """The names of all shards that lie in a folder."""
-    return [path.stem.removeprefix(_STEM) for path in folder.glob(f"{_STEM}*.bin")]
+def shard_in(file: str) -> str:
+    """The name of the shard that a file of a packed folder is, "" if it is none."""
+    return file[len(_STEM) : -len(_ENDING)] if file.startswith(_STEM) and file.endswith(_ENDING) else ""
 
 
 def read_index(folder: Path) -> Iterator[Entry]:

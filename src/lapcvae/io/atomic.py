@@ -70,6 +70,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield a temporary sibling folder; on success it replaces `path` whole, on failure it is removed.
 
+    Hard links in it must be to files that have been flushed.
+
     Raises `StorageError` when the file system refuses.
     """
     target = Path(path)
@@ -80,9 +82,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
             yield temporary
             temporary.chmod(0o755)
-            for inside in sorted(temporary.rglob("*")):
-                _fsync(inside)
-            _fsync(temporary)
+            _flush(temporary)
             if target.is_dir():
                 shutil.rmtree(target)
             temporary.replace(target)
@@ -115,6 +115,17 @@ def sha256_file(path: Path | str) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _flush(folder: Path) -> None:
+    """Flush a folder and all in it, but for hard links."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                _flush(Path(entry.path))
+            elif entry.stat().st_nlink == 1:
+                _fsync(Path(entry.path))
+    _fsync(folder)
 
 
 def _fsync(path: Path) -> None:
