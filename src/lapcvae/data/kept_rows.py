@@ -95,4 +95,4 @@ class KeptRows:
             places = {}
         with (packed / INDEX).open("rb") as index:
             noted = {key: (*place, Rows(index, *place).digest()) for key, place in places.items()}
-        write_text(self._folder / _PLACES, json.dumps(noted))  # compact: many thousands are written ten times as fast
+        write_text(self._folder / _PLACES, json.dumps(noted))  # compact: an indent is written by pure Python
