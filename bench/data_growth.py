@@ -30,9 +30,9 @@ def added(count: int, folder: Path, kind: str, dvc: bool) -> dict[str, Any]:
 
     kind: where the photographs lie: `folder`, which the 100 are put into, or `archive`, a tar, after which they are
     taken in as a batch. dvc: not each stage, but `dvc repro pyramid` in clones of the last commit. Many are done once;
-    in every turn it is another 100. Memory is looked at in one turn more, of which the times do not count: in it, what
-    is kept compiled is compiled. Beside them the least that the many and 100 more take: looking through the folder or
-    hashing the archives, and copying outputs that are one array.
+    in every turn it is another 100, and afterwards the many are alone again. Memory is looked at in one turn more, of
+    which the times do not count: in it, what is kept compiled is compiled. Beside them the least that the many and 100
+    more take: looking through the folder or hashing the archives, and copying outputs that are one array.
     """
     many, found, run = folder / "many", dict[str, Any](), repro if dvc else all_stages
     shutil.rmtree(many, ignore_errors=True)
@@ -49,6 +49,7 @@ def added(count: int, folder: Path, kind: str, dvc: bool) -> dict[str, Any]:
         turns["least"].append({} if dvc else least(many, kind))
         for path in new:
             path.unlink()
+        run(many)  # what is kept is of the many alone again
     for name, of_turns in turns.items():
         found[name] = {
             of: looked | {key: statistics.median(turn[of][key] for turn in of_turns[1:]) for key in of_turns[1][of]}
