@@ -49,6 +49,16 @@ def test_groups_are_those_found_by_comparing_all_pairs(seed: int) -> None:
     assert np.array_equal(near_groups(hashes, 7), groups_by_force(hashes, 7))
 
 
+def test_fine_detail_may_differ_in_many_bits() -> None:
+    """What changes in compression are the higher of the 16 x 16 frequencies: the right half, and the lower."""
+    hashes = np.random.default_rng(0).integers(0, 256, (50, 16, 2), dtype=np.uint8)
+    right, lower = hashes.copy(), hashes.copy()
+    right[:, :4, 1] ^= 255
+    lower[:, 8:10] ^= 255
+    groups = near_groups(np.concatenate([hashes, right, lower]).reshape(-1, 32), 32)
+    assert groups.tolist() == 3 * list(range(50))
+
+
 def test_ten_thousand_equal_hashes_are_one_group_at_once() -> None:
     assert near_groups(np.zeros((10_000, 32), np.uint8), 40).max() == 0
 

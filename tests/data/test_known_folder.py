@@ -60,7 +60,9 @@ class Project:
         return {path.relative_to(self.photographs).as_posix() for path in inside}
 
     def check(self) -> None:
+        """What came out is what comes out without a cache, and no more is kept."""
         assert is_as_afresh(self.raw, source_of(self.photographs))
+        assert {path.name for path in self.cache.glob("*.bin")} == {path.name for path in self.raw.glob("*.bin")}
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from lapcvae.config import load, parse
+from lapcvae.data import sources
 from lapcvae.data.collect import collect
 from lapcvae.data.manifest import read_manifest
 from lapcvae.data.photographs import read_index
@@ -131,6 +132,22 @@ def test_an_archive_that_is_not_the_one_asked_for_is_not_opened(made, says: str,
         collect(wanted, tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
     assert [p.name for p in tmp_path.iterdir()] in ([], ["a.tgz"])
+
+
+def test_an_archive_is_read_once_where_nothing_is_kept_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(__file__, "a.jpg")
+    hashed: list[Path] = []
+
+    def digest(path: Path) -> str:
+        hashed.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(sources, "sha256_file", digest)
+    collect(source_of(tmp_path / "a.tar"), tmp_path / "raw")
+    assert not hashed
+    collect(source_of(tmp_path / "a.tar"), tmp_path / "raw", cache=tmp_path / "cache")
+    assert hashed == [tmp_path / "a.tar"]
 
 
 def test_a_truncated_archive_without_a_digest_leaves_nothing(tmp_path: Path) -> None:
