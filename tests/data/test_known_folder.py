@@ -164,13 +164,6 @@ def test_a_file_that_could_not_be_read_is_tried_again(project: Project, monkeypa
     project.check()
 
 
-_names = st.sampled_from(
-    ["a", "b", "B", "a b", "a\nb", "\u00e9", "e\u0301", "c.jpg", ".d", "-e"]
-)  # few: some come again
-_files = st.dictionaries(_names, st.integers(0, 3), max_size=6)  # what is in a file, by its name
-_trees = st.dictionaries(_names, st.one_of(st.integers(0, 3), _files), max_size=6)
-
-
 def test_of_large_photographs_only_new_ones_are_read(project: Project) -> None:
     large = project.photographs / "large"
     large.mkdir()
@@ -181,6 +174,13 @@ def test_of_large_photographs_only_new_ones_are_read(project: Project) -> None:
     (large / "10+.jpg").write_bytes(b"more" * (1 << 18))
     assert project.collect() == {"large/10+.jpg"}
     project.check()
+
+
+_names = st.sampled_from(
+    ["a", "b", "B", "a b", "a\nb", "\u00e9", "e\u0301", "c.jpg", ".d", "-e"]
+)  # few: some come again
+_files = st.dictionaries(_names, st.integers(0, 3), max_size=6)  # what is in a file, by its name
+_trees = st.dictionaries(_names, st.one_of(st.integers(0, 3), _files), max_size=6)
 
 
 @settings(deadline=None)  # it makes files: a disk that others use takes its time

@@ -23,13 +23,14 @@ from lapcvae.errors import DataError
 
 
 def test_bytes_come_back_from_several_shards(tmp_path: Path) -> None:
-    photographs = {f"p\n{i}, \"'.jpg": bytes([i]) * (100_000 + i) for i in range(50)}
+    photographs = {f"p\n{i}, \"'.jpg": bytes([i]) * (200_000 + i) for i in range(50)}
     with PhotographWriter(tmp_path) as writer:
         for name, data in photographs.items():
             writer.store(name, "", data)
         writer.refuse("link", "", "not_a_file")
     entries = list(read_index(tmp_path))
-    assert len(list(tmp_path.glob("*.bin"))) > 2
+    assert len(list(tmp_path.glob("*.bin"))) > 5
+    assert max(p.stat().st_size for p in tmp_path.glob("*.bin")) <= 4 << 20
     stored = [e for e in entries if not e.reason]
     packed = packed_folder(tmp_path)
     assert [read_photograph(packed, e.shard, e.offset, e.bytes) for e in stored] == list(photographs.values())

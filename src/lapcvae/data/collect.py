@@ -17,7 +17,8 @@ from lapcvae.io.archive import DamagedMember, Member
 from lapcvae.io.atomic import atomic_folder
 from lapcvae.io.progress import progress
 
-_FORMAT = "2"  # part of the key of a part's rows; raise it when what becomes of a member or how it is noted changes
+# Part of the key of a part's rows; raise it when what becomes of a member, how it is noted or where shards end changes.
+_FORMAT = "2"
 
 
 def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: Path | None = None) -> tuple[int, int]:

@@ -36,7 +36,7 @@ class KeptShards:
             if _state(kept.stat()) != self._states[shard]:
                 return False
             os.link(kept, path)
-        except FileExistsError:  # linked for other photographs, the same
+        except FileExistsError:  # linked already: the source has the same photographs twice
             return True
         except OSError:  # gone, or a file system that has no such links
             return False
@@ -50,7 +50,7 @@ class KeptShards:
             states = self._linked(self._folder, packed)
         except OSError:  # another file system, or one that has no such links
             states = {}
-        write_text(self._folder / _STATES, json.dumps(states))  # compact: see `kept_rows`
+        write_text(self._folder / _STATES, json.dumps(states))  # compact: an indent is written by pure Python
 
     def _linked(self, folder: Path, packed: Path) -> dict[str, list[int]]:
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import tarfile
 from collections.abc import Iterator
@@ -30,12 +29,16 @@ def batches(folder: Path = FOLDER) -> list[Path]:
 def taken_parts(folder: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Iterator[Part]:
     """Every batch with its members. Raises `SourceError` for a batch that is not what its name says."""
     for path in batches(folder):
-        digest = sha256_file(path)
-        if digest[:16] != path.stem.partition("-")[2]:
-            raise SourceError(
-                f"{path}: damaged, its SHA-256 is not the one in its name; restore it: `dvc checkout -f {path}`"
-            )
-        yield Part(functools.partial("batch {}".format, digest), _items(path, identity, limits))
+        yield _part(path, identity, limits)
+
+
+def _part(path: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Part:
+    digest = sha256_file(path)
+    if digest[:16] != path.stem.partition("-")[2]:
+        raise SourceError(
+            f"{path}: damaged, its SHA-256 is not the one in its name; restore it: `dvc checkout -f {path}`"
+        )
+    return Part(lambda: f"batch {digest}", _items(path, identity, limits))
 
 
 def _items(path: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Iterator[Item]:
