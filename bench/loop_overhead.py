@@ -23,7 +23,6 @@ from bench.limits import Limits, against_limits, wait, where_time_goes
 from bench.results import keep, table
 from bench.trainables import images_per_second, level_of, noise_images, pyramid_of
 from lapcvae.training.memory import held_memory
-from lapcvae.training.replayed import Moment, Replayed
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining
 
@@ -47,7 +46,7 @@ def bare_step(
     adam = torch.optim.AdamW(parameters, lr=1e-3, fused=True, capturable=replayed)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
-    def step(*_: object) -> None:
+    def step() -> None:
         with autocast:
             terms = trainable(packed, noise)
         trainable.losses(terms, 0)["model"].backward()
@@ -57,8 +56,14 @@ def bare_step(
 
     if not replayed:
         return step
-    graph, at = Replayed(step, device, required=True), Moment(0, 0.0, 0.0)
-    return lambda: graph([], at)
+    stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # in which libraries choose their kernels, and the compiler compiles
+            step()
+    with torch.cuda.graph(graph, stream=stream):
+        step()
+    return graph.replay
 
 
 def bare(trainable: LevelTraining, batch: int, updates: int, device: torch.device, bf16: bool) -> float:

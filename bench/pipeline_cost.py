@@ -28,6 +28,8 @@ from bench.trainables import noise_images, pyramid_of
 ROOT = Path(__file__).parents[1]
 TEN_MINUTES, LOG_EVERY_S = 600.0, 5.0
 PARTS = {"python": "pass", "import torch": "import torch", "import of the stage": "import pipelines.stages.train"}
+if torch.cuda.is_available():  # what any training there begins with
+    PARTS["import torch, and a first tensor on the GPU"] = "import torch; torch.zeros(1, device='cuda')"
 PARTS["import of MLflow"] = "import mlflow.store.tracking.sqlalchemy_store; from mlflow import MlflowClient"
 STAGE = """
 stages:

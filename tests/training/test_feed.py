@@ -6,7 +6,8 @@ import torch
 
 from lapcvae.data.batches import BatchOrder, PackedImages
 from lapcvae.training.arrays import LevelArrays
-from lapcvae.training.feed import Batch, Feed
+from lapcvae.training.feed import Feed
+from lapcvae.training.layout import Batch
 from lapcvae.training.processes import Processes
 from lapcvae.training.trainable import LevelTraining
 from tests.training.made import CPU, Small
@@ -34,7 +35,7 @@ def test_a_batch_is_what_its_update_says_whatever_came_before(
     ran, order = feed_of(small, device, resident), [*range(12), 4, 5, 6, 20]
     seen = []
     for update in order:
-        batches = ran.batches(update)
+        batches = ran.inputs(update).batches()
         if device.type == "cuda":
             torch.cuda._sleep(20_000_000)
         seen.append(copies(batches))
@@ -42,6 +43,6 @@ def test_a_batch_is_what_its_update_says_whatever_came_before(
         next(ran.as_they_are(small.rows["val"], 4))  # which draws noise of its own
     ran.close()
     for update, tensors in zip(order, seen, strict=True):
-        for mine, fresh in zip(tensors, copies(feed_of(small, device, resident).batches(update)), strict=True):
+        for mine, fresh in zip(tensors, copies(feed_of(small, device, resident).inputs(update).batches()), strict=True):
             assert torch.equal(mine.cpu(), fresh.cpu()), update
     assert not np.array_equal(seen[0][0].cpu(), seen[1][0].cpu())

@@ -13,9 +13,10 @@ def test_a_part_that_is_refused_waits_while_the_other_goes_on(small: Small) -> N
         before = {name: value.clone() for name, value in optimiser.capture().items()}
         weights = waits.detach().clone(), goes.detach().clone()
         optimiser.backward({"waits": share * waits.sum(), "goes": goes.sum()}, 1.0)
-        norms = torch.stack(optimiser.clip())
+        norms = torch.cat(optimiser.norms())
         assert norms.tolist() == pytest.approx([share * 3**0.5, 3**0.5])
-        optimiser.step(0.1, (norms == 0).float())
+        taken = (norms > 0).float()
+        optimiser.step(0.1, optimiser.factors(norms), taken, 1 - taken)
         assert not torch.equal(goes, weights[1])
         assert torch.equal(waits, weights[0]) == (update == 1), "its moments would carry it on"
         after = optimiser.capture()

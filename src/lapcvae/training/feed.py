@@ -1,7 +1,8 @@
 """What a step eats: packed tensors on the device and noise, each process and each part its own rows of the batch.
 
-On a GPU the next update's batch is made on a stream of its own while it computes. Where arrays lie in its memory,
-picking rows is a kernel; where they are streamed, a thread picks them into page-locked memory, to be copied from there.
+On a GPU the batches of the next few updates are made on a stream of their own while it computes. Where arrays lie in
+its memory, picking rows is a kernel; where they are streamed, a thread picks them into page-locked memory, to be copied
+from there.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from lapcvae.data.batches import BatchOrder
 from lapcvae.errors import ConfigError
+from lapcvae.training.layout import Batch, Inputs, Layout
 from lapcvae.training.processes import Processes
 from lapcvae.training.trainable import Trainable
 
-Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-# A batch's parts, and when they are there.
-Begun = Callable[[], tuple[list[Batch], torch.cuda.Event]]
+# Updates, and bytes, that are made at once for a GPU: one by one, small batches take the processor longer to begin than
+# the GPU to compute.
+_UPDATES, _BYTES = 16, 8 * 2**20
+# A row an update, and when they are there.
+Begun = Callable[[], tuple[Tensor, torch.cuda.Event]]
 
 
 class Feed:
@@ -42,25 +46,24 @@ class Feed:
         self._slices = [slice(start, start + share) for start in starts]
         self._noise = torch.Generator(processes.device)
         self._stream = torch.cuda.Stream(processes.device) if processes.device.type == "cuda" else None
-        self._ahead: tuple[int, Begun] | None = None
-        self._given: list[Batch] = []
+        # Those that are being given, and those that are being made.
+        self._updates, self._rows = range(0), torch.empty(0)
+        self._ahead: tuple[range, Begun] | None = None
         self._thread: ThreadPoolExecutor | None = None
 
-    def batches(self, update: int) -> list[Batch]:
-        """(packed, noise) of each part of an update, counted from 0.
+    def inputs(self, update: int) -> Inputs:
+        """An update's, counted from 0: functions of (seed, update), in training mode.
 
         On a GPU they hold until the next call, for what the current stream has been given by then.
         """
-        if self._stream is None:
-            return self._parts(self._packed(update), self._noise_of(update))
-        here = torch.cuda.current_stream(self._device)
-        if self._ahead is None or self._ahead[0] != update:
-            self._ahead = update, self._begin(update, self._stream, here)
-        # Those given before are let go once the stream that makes new ones in their place waits for their use.
-        self._given, there = self._ahead[1]()
-        self._ahead = update + 1, self._begin(update + 1, self._stream, here)
-        here.wait_event(there)
-        return self._given
+        if update not in self._updates:
+            if self._stream is None:
+                self._updates, self._rows = range(update, update + 1), self._empty(1)
+                self._draw_into(self._rows, self._updates)
+                self._pick_into(self._rows, self._updates)
+            else:
+                self._turn_to(update, self._stream, torch.cuda.current_stream(self._device))
+        return Inputs(self._rows[update - self._updates.start], self._layout)
 
     def as_they_are(self, rows: np.ndarray, at_once: int) -> Iterator[Batch]:
         """(packed, noise) of these rows, not mirrored, at most `at_once` at a time, with noise of the seed alone.
@@ -69,8 +72,12 @@ class Feed:
         """
         noise = torch.Generator(self._device).manual_seed(self._seed)
         for some in np.array_split(rows, -(-len(rows) // at_once)):  # alike in size: batch norm cannot use one image
-            packed = self._trainable.pick(some, np.zeros_like(some))
-            yield tuple(tensor.to(self._device) for tensor in packed), self._draw(len(some), noise)
+            packed = tuple(tensor.to(self._device) for tensor in self._trainable.pick(some, np.zeros_like(some)))
+            drawn = (
+                torch.randn((len(some), *shape), generator=noise, device=self._device)
+                for shape in self._trainable.noise_shapes()
+            )
+            yield packed, tuple(drawn)
 
     def close(self) -> None:
         """Wait for what has been begun: it reads the trainable's arrays."""
@@ -79,55 +86,62 @@ class Feed:
         if self._stream is not None:
             self._stream.synchronize()
 
-    def _begin(self, update: int, stream: torch.cuda.Stream, here: torch.cuda.Stream) -> Begun:
-        """Start making an update's batch on `stream`, after all that `here` has been given."""
+    def _turn_to(self, update: int, stream: torch.cuda.Stream, here: torch.cuda.Stream) -> None:
+        """Give what was made ahead, which by now is there as a rule, and begin those after it."""
+        if self._ahead is None or self._ahead[0].start != update:
+            self._ahead = self._begin(update, stream, here)
+        updates, begun = self._ahead
+        # Those given before are let go: the stream that makes new ones in their place waits for their use.
+        self._rows, there = begun()
+        self._updates, self._ahead = updates, self._begin(updates.stop, stream, here)
+        here.wait_event(there)
+
+    def _begin(self, first: int, stream: torch.cuda.Stream, here: torch.cuda.Stream) -> tuple[range, Begun]:
+        """Start making the inputs of updates on `stream`, after all that `here` has been given."""
+        updates = range(first, first + max(1, min(_UPDATES, _BYTES // self._layout.size)))
         stream.wait_stream(here)
         with torch.cuda.stream(stream):
-            noise = self._noise_of(update)  # by this thread: its shapes depend on the trainable's mode, now
-            if self._resident:
-                made = self._parts(self._packed(update), noise), stream.record_event()
-                return lambda: made
+            rows = self._empty(len(updates))
+            self._draw_into(rows, updates)
 
-        def make() -> tuple[list[Batch], torch.cuda.Event]:
+        def make() -> tuple[Tensor, torch.cuda.Event]:
             with torch.cuda.stream(stream):
-                packed = [self._sent(part) for part in self._packed(update)]
-                return self._parts(packed, noise), stream.record_event()
+                self._pick_into(rows, updates)
+                return rows, stream.record_event()
 
+        if self._resident:
+            made = make()
+            return updates, lambda: made
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
-        return self._thread.submit(make).result
+        return updates, self._thread.submit(make).result
 
-    def _parts(self, packed: list[tuple[Tensor, ...]], noise: tuple[Tensor, ...]) -> list[Batch]:
-        return [
-            (of_part, tuple(whole[part] for whole in noise)) for part, of_part in zip(self._slices, packed, strict=True)
-        ]
+    def _empty(self, updates: int) -> Tensor:
+        return torch.empty(updates, self._layout.size, dtype=torch.uint8, device=self._device)
 
-    def _noise_of(self, update: int) -> tuple[Tensor, ...]:
-        # Seeds of neighbouring steps and of other uses must not meet: SeedSequence mixes them.
-        self._noise.manual_seed(int(np.random.SeedSequence([self._seed, 2, update]).generate_state(1)[0]))
-        # Always of the whole batch: which rows a process or a part takes must not change what is drawn.
-        return self._draw(self._batch, self._noise)
+    def _draw_into(self, rows: Tensor, updates: range) -> None:
+        for row, update in zip(rows, updates, strict=True):
+            # Seeds of neighbouring steps and of other uses must not meet: SeedSequence mixes them.
+            self._noise.manual_seed(int(np.random.SeedSequence([self._seed, 2, update]).generate_state(1)[0]))
+            # Always of the whole batch: which rows a process or a part takes must not change what is drawn.
+            for place in self._layout.noise(row):
+                torch.randn(place.shape, generator=self._noise, out=place)
 
-    def _draw(self, images: int, noise: torch.Generator) -> tuple[Tensor, ...]:
-        return tuple(
-            torch.randn((images, *shape), generator=noise, device=self._device)
-            for shape in self._trainable.noise_shapes()
-        )
+    def _pick_into(self, rows: Tensor, updates: range) -> None:
+        orders = [np.stack(self._order.at(update)) for update in updates]
+        picked, flips = np.concatenate([order[:, part] for order in orders for part in self._slices], axis=1)
+        self._layout.put(rows, self._trainable.pick(picked, flips))
 
-    def _packed(self, update: int) -> list[tuple[Tensor, ...]]:
-        """The packed tensors of each part, on the device or to be copied there."""
-        return [self._trainable.pick(*rows) for rows in self._rows(update)]
+    @cached_property
+    def _one(self) -> tuple[Tensor, ...]:
+        """An image as it is picked."""
+        rows, flips = self._order.at(0)
+        return self._trainable.pick(rows[:1], flips[:1])
 
-    def _sent(self, part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """On the device; what is in it more than once, as an orientation is, is sent once."""
-        sent = {id(tensor): tensor.to(self._device, non_blocking=True) for tensor in part}
-        return tuple(sent[id(tensor)] for tensor in part)
-
-    def _rows(self, update: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        rows, flips = self._order.at(update)
-        return [(rows[part], flips[part]) for part in self._slices]
+    @cached_property
+    def _layout(self) -> Layout:
+        return Layout(self._one, self._trainable.noise_shapes(), self._batch, self._slices)
 
     @cached_property
     def _resident(self) -> bool:
-        rows, flips = self._order.at(0)
-        return all(tensor.is_cuda for tensor in self._trainable.pick(rows[:1], flips[:1]))
+        return all(tensor.is_cuda for tensor in self._one)

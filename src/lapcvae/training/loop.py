@@ -22,10 +22,12 @@ from lapcvae.data.batches import BatchOrder
 from lapcvae.errors import TrainingError
 from lapcvae.io.progress import progress
 from lapcvae.models.batch_norm import batch_norms
+from lapcvae.training.account import Account
 from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.ema import WeightAverage
-from lapcvae.training.feed import Batch, Feed
+from lapcvae.training.feed import Feed
 from lapcvae.training.guards import UNUSED_NATS, all_finite, collapse, verdict
+from lapcvae.training.layout import Batch
 from lapcvae.training.memory import held_memory
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
@@ -110,13 +112,13 @@ class _Loop:
         if compiled:
             trainable.compile()
         required = settings.compile != "auto"
-        self.compute = Replayed(self._compute, device, required) if replayed else self._compute
-        # Some fifty operations on single numbers, which for the compiler are one kernel or two.
-        self.account = torch.compile(self._account) if compiled and replayed else self._account
+        self.replayed = Replayed(self._compute, self._moment, device, required) if replayed else None
         self.called = processes.wrap(trainable)
         self.optimiser = Optimiser(trainable.parts(), settings, device)
         average = WeightAverage(trainable, settings.ema_half_life_images)
         self.state = TrainingState(trainable, average, self.optimiser, Meter(device))
+        decide = Account(self.optimiser, self.state.meter, processes).decide
+        self.decide = torch.compile(decide) if compiled and replayed else decide
         order = BatchOrder(rows["train"], settings.batch, seed)
         self.feed = Feed(trainable, order, seed, processes, settings.batch, settings.accumulate)
         self.measured = Measured(self._timed_step, self._shapes(), choices)
@@ -138,6 +140,8 @@ class _Loop:
                     state.seconds = seconds_before + time.monotonic() - start
                     if reason := self._end_interval(speed):
                         self.recovery.return_to_good(reason)
+                        if self.replayed is not None:
+                            self.replayed.forget()  # the learning rate is another
                         self.bar.n = state.update * settings.batch
                         started_at, start, seconds_before = state.update, time.monotonic(), state.seconds
                 if self.recovery.stop_now(stop):
@@ -167,7 +171,7 @@ class _Loop:
     def _timed_step(self, bf16: bool) -> None:
         """The first update's first part forward and backward, not compiled; then everything is as it was."""
         buffers = [(buffer, buffer.clone()) for buffer in self.trainable.buffers()]
-        packed, noise = self.feed.batches(0)[0]
+        packed, noise = self.feed.inputs(0).batches()[0]
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=bf16):
             terms = self.trainable.forward(packed, noise)
         self.optimiser.backward(self.trainable.losses(terms, 0), 1.0)
@@ -183,13 +187,20 @@ class _Loop:
 
     def _update(self) -> None:
         """One optimiser step; nothing here waits for the device."""
-        state, settings = self.state, self.settings
-        rate = learning_rate(settings, state.update) * state.rate_scale
-        share = state.average.share((state.update + 1) * settings.batch, settings.batch)
-        self.compute(self.feed.batches(state.update), Moment(state.update, rate, share))
+        state = self.state
+        inputs = self.feed.inputs(state.update)
+        if self.replayed is not None:
+            self.replayed(inputs, state.update)
+        else:
+            self._compute(inputs.batches(), self._moment(state.update))
         state.update += 1
         state.meter.updates += 1
-        self.bar.update(settings.batch)
+        self.bar.update(self.settings.batch)
+
+    def _moment(self, update: int) -> Moment:
+        state, settings = self.state, self.settings
+        share = state.average.share((update + 1) * settings.batch, settings.batch)
+        return Moment(update, learning_rate(settings, update) * state.rate_scale, share)
 
     def _compute(self, batches: list[Batch], moment: Moment) -> None:
         """What of an update the device does: changes tensors in place, and nothing else."""
@@ -208,22 +219,9 @@ class _Loop:
                 share = value.detach() / accumulate if accumulate > 1 else value.detach()
                 sums[name] = sums[name] + share if part else share
         # Before the step: a term may be a weight itself, such as a learned sigma.
-        refused = self.account(minimised, self.optimiser.clip(), sums)
-        self.optimiser.step(moment.learning_rate, refused)
+        decision = self.decide(minimised, self.optimiser.norms(), sums)
+        self.optimiser.step(moment.learning_rate, *decision)
         state.average.update(moment.share)
-
-    @torch.no_grad()
-    def _account(self, minimised: list[Tensor], part_norms: list[Tensor], sums: dict[str, Tensor]) -> Tensor:
-        """Judge an update and enter it in the sums: which parts are not to step (P fp32, 1 or 0).
-
-        A part whose gradient is all 0 waits, as its loss says: its moments would carry it on.
-        """
-        norms = torch.stack(part_norms)
-        norm, usual = self.optimiser.judge(norms)
-        accepted = self.processes.any((~(torch.stack(minimised).isfinite().all() & usual)).float()) == 0
-        self.state.meter.add({**sums, "gradient_norm": norm}, accepted)
-        self.optimiser.remember(norm, accepted)
-        return 1.0 - (accepted & (norms > 0)).float()
 
     def _end_interval(self, speed: float) -> str:
         """Read the interval, and log it; or say why it was bad."""

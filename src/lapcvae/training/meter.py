@@ -45,18 +45,24 @@ class Meter:
         This waits for the device. Means are NaN where no update was accepted.
         """
         assert self._scalars is not None
-        means = over_processes(self._scalars / self._counts[0], keep=True).tolist()
-        vectors = {n: over_processes(total / self._counts[0], keep=True).cpu() for n, total in self._vectors.items()}
-        accepted, _, worst = (int(v) for v in self._counts.tolist())
-        result = dict(zip(self._names, means, strict=True)), vectors, accepted, worst
+        sums = [self._scalars, *self._vectors.values()]
+        means = over_processes(torch.cat(sums) / self._counts[0], keep=True)
+        # One copy from the device, which waits for it.
+        whole = torch.cat([means, self._counts]).cpu()
+        scalars, *vectors, counts = whole.split([len(total) for total in (*sums, self._counts)])
+        accepted, _, worst = (int(v) for v in counts.tolist())
         self.reset()
-        return result
+        return (
+            dict(zip(self._names, scalars.tolist(), strict=True)),
+            dict(zip(self._vectors, vectors, strict=True)),
+            accepted,
+            worst,
+        )
 
     def reset(self) -> None:
         """Start anew."""
         self.updates = 0
-        for total in self._totals().values():
-            total.zero_()
+        torch._foreach_zero_(list(self._totals().values()))
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """(tensors, plain state) that `restore` takes."""

@@ -52,9 +52,14 @@ class Optimiser:
             else:
                 scaled.backward(inputs=self.parts[name], retain_graph=i + 1 < len(losses))
 
-    def clip(self) -> list[Tensor]:
-        """Clip each part's gradient; their norms before, 0-d fp32 each."""
-        return [nn.utils.clip_grad_norm_(part, self._clip_norm) for part in self.parts.values()]
+    @torch.no_grad()
+    def norms(self) -> list[Tensor]:
+        """Of each part the norms of its parameters' gradients, a vector."""
+        return [torch.stack(torch._foreach_norm(_gradients(part))) for part in self.parts.values()]
+
+    def factors(self, norms: Tensor) -> Tensor:
+        """What clips gradients of these norms, one a part: min(1, largest / norm), as `clip_grad_norm_` computes it."""
+        return torch.clamp(self._clip_norm / (norms + 1e-6), max=1.0)
 
     @torch.no_grad()
     def judge(self, norms: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,22 +77,26 @@ class Optimiser:
         self._norms_seen.add_(accepted.float())
 
     @torch.no_grad()
-    def step(self, learning_rate: float | Tensor, refused: Tensor) -> None:
-        """Step every part but those for which `refused` (P fp32, on the device) is 1; gradients are then forgotten."""
-        for (name, parameters), found in zip(self.parts.items(), refused.unbind(), strict=True):
+    def step(self, learning_rate: float | Tensor, factors: Tensor, taken: Tensor, refused: Tensor) -> None:
+        """Clip and step each part, where it is taken; gradients are then forgotten.
+
+        factors: of its gradient. taken: 1, or 0 where it is refused, which is the opposite. P fp32 each, on the device.
+        """
+        decided = zip(factors.unbind(), taken.unbind(), refused.unbind(), strict=True)
+        for (name, parameters), (factor, counted, left_out) in zip(self.parts.items(), decided, strict=True):
             held = [(p, p.grad, *m) for p, m in zip(parameters, self._moments[name], strict=True) if p.grad is not None]
             columns = [list(column) for column in zip(*held, strict=True)]
-            steps = columns[-1]
             # What torch.optim.AdamW does with `fused`; the class would import the compiler (1.5 s), used or not.
-            torch._foreach_add_(steps, 1.0)
-            weights, gradients, means, squares, counts = in_pieces(*columns)
+            torch._foreach_add_(columns[-1], [counted] * len(held))
+            weights, gradients, means, squares, steps = in_pieces(*columns)
+            torch._foreach_mul_(gradients, factor)
             torch._fused_adamw_(
                 weights,
                 gradients,
                 means,
                 squares,
                 [],
-                counts,
+                steps,
                 amsgrad=False,
                 lr=learning_rate,
                 beta1=_BETAS[0],
@@ -95,9 +104,8 @@ class Optimiser:
                 weight_decay=self._weight_decay,
                 eps=1e-8,
                 maximize=False,
-                found_inf=found,
+                found_inf=left_out,
             )
-            torch._foreach_sub_(steps, [found] * len(steps))
         self.forget_gradients()
 
     def forget_gradients(self) -> None:
@@ -119,3 +127,7 @@ class Optimiser:
         """Go on from what was captured."""
         for name, value in self.capture().items():
             value.copy_(tensors[name])
+
+
+def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
