@@ -1,8 +1,8 @@
 """What a step eats: packed tensors on the device and noise, each process and each part its own rows of the batch.
 
-On a GPU the batches of the next few updates are made on a stream of their own while it computes. Where arrays lie in
-its memory, picking rows is a kernel; where they are streamed, a thread picks them into page-locked memory, to be copied
-from there.
+The batches of a few updates are made at once. For a GPU that is done ahead, on a stream of their own while it computes.
+Where arrays lie in its memory, picking rows is a kernel; where they are streamed, a thread picks them into page-locked
+memory, to be copied from there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from lapcvae.training.layout import Batch, Inputs, Layout
 from lapcvae.training.processes import Processes
 from lapcvae.training.trainable import Trainable
 
-# Updates, and bytes, that are made at once for a GPU: one by one, small batches take the processor longer to begin than
-# the GPU to compute.
+# Updates, and bytes, that are made at once at most. One by one, small batches take longer to begin than a GPU takes to
+# compute; and a processor, whose caches are full of the update before, takes several times as long for each.
 _UPDATES, _BYTES = 16, 8 * 2**20
 # A row an update, and when they are there.
 Begun = Callable[[], tuple[Tensor, torch.cuda.Event]]
@@ -46,7 +46,7 @@ class Feed:
         self._slices = [slice(start, start + share) for start in starts]
         self._noise = torch.Generator(processes.device)
         self._stream = torch.cuda.Stream(processes.device) if processes.device.type == "cuda" else None
-        # Those that are being given, and those that are being made.
+        # Those that are being given, and for a GPU those that are being made.
         self._updates, self._rows = range(0), torch.empty(0)
         self._ahead: tuple[range, Begun] | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -58,9 +58,11 @@ class Feed:
         """
         if update not in self._updates:
             if self._stream is None:
-                self._updates, self._rows = range(update, update + 1), self._empty(1)
-                self._draw_into(self._rows, self._updates)
-                self._pick_into(self._rows, self._updates)
+                updates = self._from(update)
+                self._rows = self._empty(len(updates))
+                self._draw_into(self._rows, updates)
+                self._pick_into(self._rows, updates)
+                self._updates = updates
             else:
                 self._turn_to(update, self._stream, torch.cuda.current_stream(self._device))
         return Inputs(self._rows[update - self._updates.start], self._layout)
@@ -98,7 +100,7 @@ class Feed:
 
     def _begin(self, first: int, stream: torch.cuda.Stream, here: torch.cuda.Stream) -> tuple[range, Begun]:
         """Start making the inputs of updates on `stream`, after all that `here` has been given."""
-        updates = range(first, first + max(1, min(_UPDATES, _BYTES // self._layout.size)))
+        updates = self._from(first)
         stream.wait_stream(here)
         with torch.cuda.stream(stream):
             rows = self._empty(len(updates))
@@ -115,6 +117,10 @@ class Feed:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         return updates, self._thread.submit(make).result
+
+    def _from(self, first: int) -> range:
+        """This update, and those that are made with it."""
+        return range(first, first + max(1, min(_UPDATES, _BYTES // self._layout.size)))
 
     def _empty(self, updates: int) -> Tensor:
         return torch.empty(updates, self._layout.size, dtype=torch.uint8, device=self._device)
