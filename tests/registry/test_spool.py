@@ -140,13 +140,26 @@ def test_a_spool_of_a_killed_run_is_delivered_as_failed(project: Path) -> None:
     assert run.info.status == "FAILED"
     assert run.data.tags["crashed"] == "true"
 
-    # Killed with MLflow there: its runs are left RUNNING, and marked by the next start.
-    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL
+
+def test_runs_of_a_killed_process_are_ended_by_the_next_start(project: Path) -> None:
+    program = (
+        "import os, signal\nfrom lapcvae.registry import tracking\n"
+        "with tracking.child_run('level 3', 'level', {}) as run:\n"
+        "    run.wait(); print(run.mlflow_id, run.parent_id, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    left: list[list[str]] = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", program], env=environment, check=False, capture_output=True)
+        assert done.returncode == -signal.SIGKILL
+        left.append(done.stdout.decode().split())
+    client, runs = open_client(), [*left[0], *left[1]]
+    # The second one's start has ended the first one's; its own are ended by a flow's, or a stage's.
+    assert [client.get_run(run_id).info.status for run_id in runs] == ["FAILED"] * 2 + ["RUNNING"] * 2
+    assert sorted(crashed.mark_crashed("faces")) == sorted(left[1])
     with tracking.child_run("level 2", "level", {}) as living:
         living.wait()
-        marked = crashed.mark_crashed("faces")
-        assert len(marked) == 2  # the level's run, and its pipeline's
-        assert {open_client().get_run(run_id).info.status for run_id in marked} == {"FAILED"}
-        assert open_client().get_run(living.run_id).info.status == "RUNNING"
-    assert crashed.mark_crashed("faces") == []
+        assert crashed.mark_crashed("faces") == []
+        assert client.get_run(living.run_id).info.status == "RUNNING"
+    for run in map(client.get_run, runs):
+        assert (run.info.status, run.data.tags["crashed"]) == ("FAILED", "true")

@@ -1,29 +1,35 @@
-"""Runs whose process was killed before it could end them: marked on the next start, so none is RUNNING for ever."""
+"""Runs whose process was killed before it could end them: marked by the next start, so none is RUNNING for ever."""
 
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 from lapcvae.io.process import is_alive
 from lapcvae.registry.store import open_client, told
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 
 def mark_crashed(experiment: str) -> list[str]:
-    """End every RUNNING run of the experiment whose process on this machine is gone as FAILED; returns their ids.
-
-    They get the tag `crashed`. Runs of other machines are left alone: whether those still run cannot be seen from here.
-    Raises `RegistryError` where MLflow is away.
-    """
-    marked = []
+    """`end_crashed` in the experiment called so. Raises `RegistryError` where MLflow is away."""
     with told():
         client = open_client()
         found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return []
-        query = f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"
-        for run in client.search_runs([found.experiment_id], query, max_results=1000):
-            if not is_alive(run.data.tags.get("process", "")):
-                client.set_tag(run.info.run_id, "crashed", "true")
-                client.set_terminated(run.info.run_id, "FAILED")
-                marked.append(str(run.info.run_id))
+        return [] if found is None else end_crashed(client, found.experiment_id)
+
+
+def end_crashed(client: MlflowClient, experiment_id: str) -> list[str]:
+    """End every RUNNING run of the experiment whose process on this machine is gone as FAILED; returns their ids.
+
+    They get the tag `crashed`. Runs of other machines are left alone: whether those still run cannot be seen from here.
+    """
+    marked = []
+    query = f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"
+    for run in client.search_runs([experiment_id], query, max_results=1000):
+        if not is_alive(run.data.tags.get("process", "")):
+            client.set_tag(run.info.run_id, "crashed", "true")
+            client.set_terminated(run.info.run_id, "FAILED")
+            marked.append(str(run.info.run_id))
     return marked

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lapcvae import config
 from lapcvae.errors import StoppedError
 from lapcvae.registry import pipeline_run
+from lapcvae.registry.crashed import end_crashed
 from lapcvae.registry.run import Run
 from lapcvae.registry.source import flatten
 from lapcvae.registry.store import open_experiment
@@ -82,6 +83,7 @@ def _start(
     # The pipeline's run is held by whichever of its stages writes it now.
     for key, value in pipeline_run.process_tags().items():
         client.set_tag(run.parent_id, key, value)
+    end_crashed(client, experiment)  # the pipeline's run is this process's by now
     known = {"mlflow.parentRunId": run.parent_id, "kind": kind, "mlflow.source.name": "dvc.yaml"}
     known |= pipeline_run.process_tags()
     run.mlflow_id = client.create_run(experiment, tags=known | tags, run_name=name).info.run_id
