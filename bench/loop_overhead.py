@@ -63,7 +63,11 @@ def bare_step(
             step()
     with torch.cuda.graph(graph, stream=stream):
         step()
-    return graph.replay
+
+    def replay(_of: object = step) -> None:  # what the graph reads and writes has to live as long
+        graph.replay()
+
+    return replay
 
 
 def bare(trainable: LevelTraining, batch: int, updates: int, device: torch.device, bf16: bool) -> float:

@@ -6,7 +6,7 @@ import torch
 
 from lapcvae.data.batches import BatchOrder, PackedImages
 from lapcvae.training.arrays import LevelArrays
-from lapcvae.training.feed import Feed
+from lapcvae.training.feed import _UPDATES, Feed
 from lapcvae.training.layout import Batch
 from lapcvae.training.processes import Processes
 from lapcvae.training.trainable import LevelTraining
@@ -32,7 +32,8 @@ def test_a_batch_is_what_its_update_says_whatever_came_before(
     small: Small, device: torch.device, resident: bool
 ) -> None:
     """Read late, by a device that is busy: the next one must not have been made in its place by then."""
-    ran, order = feed_of(small, device, resident), [*range(12), 4, 5, 6, 20]
+    # Some are made at once: on from one lot to the next, back to an earlier one, amid one, and far ahead.
+    ran, order = feed_of(small, device, resident), [*range(2 * _UPDATES + 3), 4, 5, 6, *range(30, 50), 200]
     seen = []
     for update in order:
         batches = ran.inputs(update).batches()
