@@ -95,15 +95,15 @@ def main() -> None:
         ["end of a stage, after its last update (sigma, pictures, rebuilt images, weights)", found["end"], ""],
         ["- of it: waiting for MLflow", found["waited"], found["waited"] / TEN_MINUTES],
         ["training waiting for its checkpoints, each", found["keeping"] / found["kept"], ""],
-        ["MLflow in its own thread: its import, beside the first updates", importing, importing / TEN_MINUTES],
+        ["MLflow in its own process: its import, begun with the stage", importing, importing / TEN_MINUTES],
         [f"- a point of the curve, every {LOG_EVERY_S:g} s of ten minutes", log, loop / TEN_MINUTES],
         ["DVC: `dvc repro` of the stage over the stage by itself", added, added / TEN_MINUTES],
         ["MLflow and DVC together, if training waited for all of it", together, together / TEN_MINUTES],
     ]
     keep("pipeline-cost" + "-gpu" * torch.cuda.is_available(), [
         table(["what", "seconds", "share of ten minutes"], rows),
-        "MLflow's import, its run and its points of the curve are the work of a thread beside training, which waits "
-        "for none of it, but shares the interpreter with it: while MLflow is imported, few updates are made.",
+        "MLflow's import, its run and its points of the curve are the work of a process beside training, which waits "
+        "for none of it; where all cores train, they are shared with it.",
     ])  # fmt: skip
 
 

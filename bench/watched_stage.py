@@ -1,7 +1,7 @@
 """The stage `train@k`, as DVC runs it, with a note of when things happened in it: python -m bench.watched_stage K
 
 Leaves noted.json: `first_update`, `last_update` (seconds of the clock), seconds that training spent `keeping` its
-checkpoints (`kept` of them) and `waited` for MLflow, and that MLflow's thread spent `logging` (`logs` of them).
+checkpoints (`kept` of them) and `waited` for MLflow, and that `logging` points of the curve took beside it (`logs`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from lapcvae.registry.scribe import Scribe, head_start
+
+if __name__ == "__main__":
+    head_start()  # as the stage does, before PyTorch is imported
 
 from lapcvae.registry.run import Run
 from lapcvae.training.loop import _Loop
@@ -55,7 +60,7 @@ if __name__ == "__main__":
     note_updates()
     watch(Recovery, "keep", "keeping", "kept")
     watch(Run, "wait", "waited", "waits")
-    watch(Run, "attempt", "logging", "logs", lambda run, call, what=None, *_: (what or {}).get("op") == "metrics")
+    watch(Scribe, "do", "logging", "logs", lambda scribe, operation, *_: operation["op"] == "metrics")
     try:
         runpy.run_module("pipelines.stages.train", run_name="__main__")
     finally:

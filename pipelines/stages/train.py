@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.fit import fit
+from lapcvae.registry.scribe import head_start
 from pipelines.stage import join_processes, run_stage
 
 if __name__ == "__main__":
     join_processes("pipelines.stages.train")
+    head_start()  # before PyTorch is imported
+
+from pipelines.fit import fit
+
+if __name__ == "__main__":
     k = sys.argv[1]
     run_stage(f"train@{k}", lambda: fit(f"level{k}", "level", f"levels.{k}", int(k)))

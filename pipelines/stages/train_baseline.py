@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.fit import fit
+from lapcvae.registry.scribe import head_start
 from pipelines.stage import join_processes, run_stage
 
 if __name__ == "__main__":
     join_processes("pipelines.stages.train_baseline")
+    head_start()  # before PyTorch is imported
+
+from pipelines.fit import fit
+
+if __name__ == "__main__":
     name = sys.argv[1]
     run_stage(f"train_baseline@{name}", lambda: fit(name, "baseline", f"baselines.{name}", None))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.fit_together import fit_together
+from lapcvae.registry.scribe import head_start
 from pipelines.stage import join_processes, run_stage
 
 if __name__ == "__main__":
     join_processes("pipelines.stages.train_end_to_end")
+    head_start()  # before PyTorch is imported
+
+from pipelines.fit_together import fit_together
+
+if __name__ == "__main__":
     name = sys.argv[1]
     run_stage(f"train_end_to_end@{name}", lambda: fit_together(name, f"end_to_end.{name}"))

@@ -56,7 +56,7 @@ def read_params(folder: Path) -> dict[str, Any]:
 def processes() -> ForkServerContext:
     """Where to start processes from."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipelines.fit", "mlflow", "mlflow.store.tracking.sqlalchemy_store"])
+    context.set_forkserver_preload(["pipelines.fit"])
     return context
 
 

@@ -141,19 +141,21 @@ def test_a_spool_of_a_killed_run_is_delivered_as_failed(project: Path) -> None:
     assert run.data.tags["crashed"] == "true"
 
 
-def test_runs_of_a_killed_process_are_ended_by_the_next_start(project: Path) -> None:
+def test_runs_of_killed_processes_are_ended_by_the_next_start(project: Path) -> None:
     program = (
         "import os, signal\nfrom lapcvae.registry import tracking\n"
         "with tracking.child_run('level 3', 'level', {}) as run:\n"
-        "    run.wait(); print(run.mlflow_id, run.parent_id, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "    print(run.run_id, flush=True); os.killpg(0, signal.SIGKILL)"  # with it, the process that writes for it
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    left: list[list[str]] = []
+    client, left = open_client(), list[list[str]]()
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", program], env=environment, check=False, capture_output=True)
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, start_new_session=True)
         assert done.returncode == -signal.SIGKILL
-        left.append(done.stdout.decode().split())
-    client, runs = open_client(), [*left[0], *left[1]]
+        run_id = done.stdout.decode().strip()
+        left.append([run_id, client.get_run(run_id).data.tags["mlflow.parentRunId"]])
+    runs = [*left[0], *left[1]]
     # The second one's start has ended the first one's; its own are ended by a flow's, or a stage's.
     assert [client.get_run(run_id).info.status for run_id in runs] == ["FAILED"] * 2 + ["RUNNING"] * 2
     assert sorted(crashed.mark_crashed("faces")) == sorted(left[1])

@@ -1,9 +1,9 @@
 """One MLflow run, written beside the work that it records.
 
-Logging never costs training: what a run logs is handed to a thread of its own, which also imports MLflow and finds the
-run, so that training begins at once and never waits for a store. If the store cannot be reached, one warning goes to
-stderr, the rest of that run is kept in a spool and delivered by the next run (see `registry.spool`), and the stage goes
-on.
+Logging never costs training: what a run logs is handed to a thread, which hands it to a process of its own (see
+`registry.scribe`), so that training begins at once and never waits for a store. If the store cannot be reached, one
+warning goes to stderr, the rest of that run is kept in a spool and delivered by the next run (see `registry.spool`),
+and the stage goes on.
 """
 
 from __future__ import annotations
@@ -11,49 +11,53 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING
 
-from lapcvae.errors import LapcvaeError
-from lapcvae.registry import spool
-from lapcvae.registry.spool import Spool
-from lapcvae.registry.store import open_client, tracking_uri
+from lapcvae.registry import scribe
+from lapcvae.registry.operations import Operation, artifact, end, metrics, tag
+from lapcvae.registry.record import Ids, Record
+from lapcvae.registry.scribe import Scribe, ScribeGoneError
 
 if TYPE_CHECKING:
     import numpy as np
-    from mlflow import MlflowClient
-
-T = TypeVar("T")
 
 
 class Run:
-    """One MLflow run being written, in order, by a thread of its own where it has one (`child_run`'s have)."""
+    """One MLflow run being written, in order, beside this thread; a context manager."""
 
-    def __init__(self, thread: ThreadPoolExecutor | None = None) -> None:
-        self.mlflow_id = ""  # set by what starts the run, in the thread; others ask for `run_id`
-        self.parent_id = ""
-        self.start: dict[str, Any] | None = None  # what a spool needs to make the run later; None: it is never spooled
-        self.thread = thread
-        self._handed: list[Future[Any]] = []
-        self._client: MlflowClient | None = None
-        self._spool: Spool | None = None
-        self._lost = self._warned = False
+    def __init__(self, start: Operation) -> None:
+        """start: all that is needed to make the run (see `registry.tracking`)."""
+        self._start, self._ids = start, Ids()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._handed: list[Future[None]] = []
+        self._writer = _writer()
+        self._hand_over(start)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if isinstance(self._writer, Scribe):
+            self._writer.close()
 
     @property
     def run_id(self) -> str:
         """MLflow's id once all that was handed over is written; "" where MLflow could not be reached at the start."""
         self.wait()
-        return self.mlflow_id
+        return self._ids.run
 
     @property
     def record_id(self) -> str:
         """What run.json names: MLflow's id, or that of the spool from which the run is delivered later."""
         self.wait()
-        return self.mlflow_id or (f"{spool.PREFIX}{self._spool.name}" if self._spool else "")
+        return self._ids.record
 
     def wait(self) -> None:
         """Wait until all that was handed over is written or spooled."""
@@ -61,16 +65,9 @@ class Run:
         for future in handed:
             future.result()
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, values: dict[str, float]) -> None:
         """Log scalar metrics at `step` in one call: once a logging interval, never once a batch."""
-        now, plain = int(time.time() * 1000), {key: float(value) for key, value in metrics.items()}
-
-        def call(client: MlflowClient) -> None:
-            from mlflow.entities import Metric
-
-            client.log_batch(self.mlflow_id, metrics=[Metric(key, value, now, step) for key, value in plain.items()])
-
-        self.hand_over(call, {"op": "metrics", "step": step, "at_ms": now, "values": plain})
+        self._hand_over(metrics(step, values))
 
     def picture(self, name: str, picture: Path | str | np.ndarray) -> None:
         """Keep a PNG file, or an array `H W 3` or `H W` (uint8, or float in 0..1), as `<name>.png`.
@@ -91,79 +88,45 @@ class Run:
 
         Returns once it is kept: the file may go afterwards.
         """
-        keep = "log_artifacts" if Path(path).is_dir() else "log_artifact"
-        self.hand_over(
-            lambda client: getattr(client, keep)(self.mlflow_id, str(path), folder or None),
-            {"op": "artifact", "folder": folder},
-            [Path(path)],
-        )
+        self._hand_over(artifact(folder), [Path(path)])
         self.wait()
 
     def tag(self, key: str, value: str) -> None:
         """Set a tag on this run."""
-        self.hand_over(
-            lambda client: client.set_tag(self.mlflow_id, key, value), {"op": "tag", "key": key, "value": value}
-        )
-
-    def hand_over(self, call: Callable[[MlflowClient], object], *what: Any) -> None:
-        """`attempt`, in this run's thread where it has one."""
-        if self.thread is None:
-            self.attempt(call, *what)
-        else:
-            self._handed.append(self.thread.submit(self.attempt, call, *what))
-
-    def attempt(
-        self,
-        call: Callable[[MlflowClient], T],
-        operation: dict[str, Any] | None = None,
-        files: list[Path] | None = None,
-    ) -> T | None:
-        """Do one thing with MLflow; once that has failed, warn once and keep this and all after it in a spool."""
-        if not self._lost:
-            try:
-                if self._client is None:
-                    self._client = open_client()
-                return call(self._client)
-            except LapcvaeError:
-                raise
-            except Exception as error:  # whatever goes wrong inside MLflow, the model is worth more than its record
-                self._lost = True
-                self._warn(error)
-        self._keep(operation, files)
-        return None
-
-    def _warn(self, error: Exception) -> None:
-        if not self._warned:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            later = "; what it should log is kept and delivered later" if self.start is not None else ""
-            print(
-                f"warning: MLflow at {tracking_uri()} is away ({reason}); going on without it{later}", file=sys.stderr
-            )
-        self._warned = True
-
-    def _keep(self, operation: dict[str, Any] | None, files: list[Path] | None) -> None:
-        if self.start is None:
-            return
-        if self._spool is None:
-            self._spool = Spool(self.mlflow_id, self.start)
-        if operation is not None:
-            self._spool.keep(operation, files)
+        self._hand_over(tag(key, value))
 
     def end(self, status: str) -> None:
         """End the run, and the one above it, with a status of MLflow's (FINISHED, FAILED, KILLED)."""
-        self.wait()
-        if self._spool is not None:
-            self._spool.keep({"op": "end", "status": status, "at_ms": int(time.time() * 1000)})
-            self._spool.close()
-        # Tried even after a loss: the store may be back, and a run left RUNNING would be a lie.
-        self._lost, self.start = False, None
-        for run_id in filter(None, (self.mlflow_id, self.parent_id)):
-            self.hand_over(partial(_terminate, run_id, status))
+        self._hand_over(end(status))
         self.wait()
 
+    def _hand_over(self, operation: Operation, files: Sequence[Path] = ()) -> None:
+        self._handed.append(self._thread.submit(self._write, operation, files))
 
-def _terminate(run_id: str, status: str, client: MlflowClient) -> None:
-    client.set_terminated(run_id, status)
+    def _write(self, operation: Operation, files: Sequence[Path]) -> None:
+        try:
+            self._ids = self._writer.do(operation, files)
+        except ScribeGoneError as error:
+            print(f"warning: {error}; this one writes instead", file=sys.stderr)
+            self._writer = self._without_scribe(operation)
+            self._ids = self._writer.do(operation, files)
+
+    def _without_scribe(self, operation: Operation) -> Record:
+        """What goes on where one who wrote has ended: with its run, or a new one if it had none."""
+        record = Record(self._ids, self._start)
+        if not self._ids.run and operation is not self._start:
+            record.do(self._start)
+        return record
+
+
+def _writer() -> Record | Scribe:
+    if "mlflow" in sys.modules:  # imported already: nobody else is needed
+        return Record()
+    try:
+        return scribe.take()
+    except ScribeGoneError as error:
+        print(f"warning: {error}; this one writes instead", file=sys.stderr)
+        return Record()
 
 
 def _write_png(picture: np.ndarray, path: Path) -> None:

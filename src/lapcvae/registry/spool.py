@@ -12,11 +12,12 @@ import fcntl
 import json
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lapcvae.errors import RegistryError
 from lapcvae.registry import pipeline_run
+from lapcvae.registry.operations import END, START, Operation, apply, describe
 from lapcvae.registry.store import open_client, open_experiment, project_top, told
 
 if TYPE_CHECKING:
@@ -29,19 +30,19 @@ _OPS, _OPEN = "ops.jsonl", "open.lock"
 class Spool:
     """One run's undelivered operations. `run_id`: of a run that MLflow knows already, "" where it must be made."""
 
-    def __init__(self, run_id: str, start: dict[str, Any]) -> None:
+    def __init__(self, run_id: str, start: Operation) -> None:
         self.name = uuid.uuid4().hex
         self._folder = folder() / self.name
         self._folder.mkdir(parents=True)
         self._lock = (self._folder / _OPEN).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)  # held while the run writes, so that nobody delivers half of it
         self._files = 0
-        self.keep({"op": "start", "run_id": run_id, **start})
+        self.keep({**start, "run_id": run_id})
 
-    def keep(self, operation: dict[str, Any], files: list[Path] | None = None) -> None:
+    def keep(self, operation: Operation, files: Sequence[Path] = ()) -> None:
         """Append an operation, with copies of files or folders that it needs."""
         kept = []
-        for path in files or []:
+        for path in files:
             target = self._folder / f"file{self._files}" / path.name
             self._files += 1
             target.parent.mkdir()
@@ -90,20 +91,18 @@ def _deliver_one(path: Path) -> None:
         client = open_client()
         run_id, ended = "", False
         for operation in operations:
-            if operation["op"] == "start":
+            if operation["op"] == START:
                 run_id = operation["run_id"] or _start(client, path.name, operation)
             else:
-                _apply(client, run_id, operation, path)
-                ended = ended or operation["op"] == "end"
+                apply(client, run_id, operation, [path / file for file in operation["files"]])
+                ended = ended or operation["op"] == END
         if run_id and not ended:  # its process was killed
             client.set_tag(run_id, "crashed", "true")
             client.set_terminated(run_id, "FAILED")
     shutil.rmtree(path)
 
 
-def _start(client: MlflowClient, name: str, operation: dict[str, Any]) -> str:
-    from mlflow.entities import Param
-
+def _start(client: MlflowClient, name: str, operation: Operation) -> str:
     experiment = open_experiment(client, operation["experiment"])
     run_id = _find(client, [experiment], name)
     parent = pipeline_run.find_or_create(client, experiment, pipeline_run.Origin(**operation["origin"]))
@@ -111,36 +110,9 @@ def _start(client: MlflowClient, name: str, operation: dict[str, Any]) -> str:
         tags = operation["tags"] | {"mlflow.parentRunId": parent, "spool": name}
         made = client.create_run(experiment, operation["started_ms"], tags=tags, run_name=operation["name"])
         run_id = str(made.info.run_id)
-    client.log_batch(run_id, params=[Param(key, value) for key, value in operation["params"].items()])
-    if operation["data_digest"]:
-        pipeline_run.note_data(client, run_id, operation["data_digest"])
-        pipeline_run.note_data(client, parent, operation["data_digest"])
+    describe(client, run_id, parent, operation)
     client.set_terminated(parent, "FINISHED")
     return run_id
-
-
-def _apply(client: MlflowClient, run_id: str, operation: dict[str, Any], path: Path) -> None:
-    from mlflow.entities import Metric
-
-    kind = operation["op"]
-    if kind == "metrics":
-        metrics = [
-            Metric(key, value, operation["at_ms"], operation["step"]) for key, value in operation["values"].items()
-        ]
-        client.log_batch(run_id, metrics=metrics)
-    elif kind == "tag":
-        client.set_tag(run_id, operation["key"], operation["value"])
-    elif kind == "artifact":
-        for file in operation["files"]:
-            source = path / file
-            keep = client.log_artifacts if source.is_dir() else client.log_artifact
-            keep(run_id, str(source), operation["folder"] or None)
-    elif kind == "end":
-        client.set_terminated(run_id, operation["status"], operation["at_ms"])
-    else:
-        raise RegistryError(
-            f"{path}: holds an operation `{kind}` that this version does not know; move the folder away"
-        )
 
 
 def _find(client: MlflowClient, experiments: list[str], name: str) -> str:

@@ -44,6 +44,14 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_top() / DATABASE}"
 
 
+def import_mlflow() -> None:
+    """Import what `open_client` and the store need: it takes seconds."""
+    import mlflow
+
+    if _local(tracking_uri()):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def open_client() -> MlflowClient:
     """A client of the store, its tables made where the database is new."""
     from mlflow import MlflowClient

@@ -6,9 +6,7 @@ was stopped, or of which only some stages were asked for, is never shown as stil
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from lapcvae import config
 from lapcvae.errors import StoppedError
-from lapcvae.registry import pipeline_run
-from lapcvae.registry.crashed import end_crashed
+from lapcvae.registry import operations, pipeline_run
+from lapcvae.registry.operations import START, Operation, now_ms
+from lapcvae.registry.record import Ids, Record
 from lapcvae.registry.run import Run
 from lapcvae.registry.source import flatten
 from lapcvae.registry.store import open_experiment
@@ -54,10 +53,7 @@ def child_run(
     `name` is what people read ("level 3"), `kind` what they filter by ("level", "baseline"), `params` this stage's own
     parameters (nested ones are flattened), `data_digest` the SHA-256 of the data set. Raises what the body raises.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="mlflow") as thread:
-        tracked = Run(thread)
-        tracked.start = _for_later(name, kind, params, tags or {}, data_digest)
-        tracked.hand_over(lambda client: _start(tracked, client, name, kind, params, tags or {}, data_digest))
+    with Run(_start(name, kind, params, tags or {}, data_digest)) as tracked:
         status = "FINISHED"
         try:
             yield tracked
@@ -69,41 +65,19 @@ def child_run(
             raise
         finally:
             tracked.end(status)
-            tracked.thread = None
 
 
-def _start(
-    run: Run, client: MlflowClient, name: str, kind: str, params: dict[str, Any], tags: dict[str, str], digest: str
-) -> None:
-    from mlflow.entities import Param
-
-    experiment = open_experiment(client, read_config().experiment)
-    run.parent_id = pipeline_run.find_or_create(client, experiment)
-    client.update_run(run.parent_id, status="RUNNING")
-    # The pipeline's run is held by whichever of its stages writes it now.
-    for key, value in pipeline_run.process_tags().items():
-        client.set_tag(run.parent_id, key, value)
-    end_crashed(client, experiment)  # the pipeline's run is this process's by now
-    known = {"mlflow.parentRunId": run.parent_id, "kind": kind, "mlflow.source.name": "dvc.yaml"}
-    known |= pipeline_run.process_tags()
-    run.mlflow_id = client.create_run(experiment, tags=known | tags, run_name=name).info.run_id
-    flat = flatten(params)
-    if digest:
-        pipeline_run.note_data(client, run.mlflow_id, digest)
-        pipeline_run.note_data(client, run.parent_id, digest)
-    client.log_batch(run.mlflow_id, params=[Param(key, str(value)) for key, value in flat.items()])
-
-
-def _for_later(name: str, kind: str, params: dict[str, Any], tags: dict[str, str], data_digest: str) -> dict[str, Any]:
-    """All that is needed to make this run later, when its process and its parameters may be gone."""
+def _start(name: str, kind: str, params: dict[str, Any], tags: dict[str, str], data_digest: str) -> Operation:
+    """All that is needed to make a run, also by another process, or when this one and its parameters are gone."""
     return {
+        "op": START,
         "experiment": read_config().experiment,
         "origin": asdict(pipeline_run.origin()),
         "name": name,
         "tags": {"kind": kind, "mlflow.source.name": "dvc.yaml", **pipeline_run.process_tags(), **tags},
         "params": {key: str(value) for key, value in flatten(params).items()},
         "data_digest": data_digest,
-        "started_ms": int(time.time() * 1000),
+        "started_ms": now_ms(),
     }
 
 
@@ -116,35 +90,30 @@ def finish_pipeline(
     this pipeline's; its older run is named here all the same, as a tag and as a link in the run's description.
     The id is "" where MLflow could not be reached.
     """
-    run = Run()
-    run.attempt(lambda client: _adopt(run, client, made_by, data_digest))
-    numbers = {k: v for k, v in flatten(metrics).items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    if run.run_id:
-        run.log(0, numbers)
-        for path in artifacts:
-            run.artifact(path, "reports")
-        run.end("FINISHED")
-    return run.run_id
+    experiment, record = read_config().experiment, Record()
+    record.attempt(lambda client: _adopt(record, client, experiment, made_by, data_digest))
+    if record.run_id:
+        numbers = {k: v for k, v in flatten(metrics).items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        record.do(operations.metrics(0, numbers))
+        record.do(operations.artifact("reports"), artifacts)
+        record.do(operations.end("FINISHED"))
+    return record.run_id
 
 
 def keep_sources(run_id: str, files: list[Path]) -> None:
     """Keep what decides a result (parameters, the graph, DVC's lock) under `lineage/` of a run; missing ones are left
     out. MLflow being away is no error here.
     """
-    run = Run()
-    run.mlflow_id = run_id
-    for path in files:
-        if path.is_file():
-            run.artifact(path, "lineage")
+    Record(Ids(run_id)).do(operations.artifact("lineage"), [path for path in files if path.is_file()])
 
 
-def _adopt(run: Run, client: MlflowClient, made_by: dict[str, str], digest: str) -> None:
-    experiment = open_experiment(client, read_config().experiment)
-    run.mlflow_id = pipeline_run.find_or_create(client, experiment)
+def _adopt(record: Record, client: MlflowClient, name: str, made_by: dict[str, str], digest: str) -> None:
+    experiment = open_experiment(client, name)
+    record.run_id = pipeline_run.find_or_create(client, experiment)
     lines = ["Models of this pipeline run, and the runs that trained them:", ""]
     for model, trainer in made_by.items():
-        client.set_tag(run.mlflow_id, f"run.{model}", trainer)
+        client.set_tag(record.run_id, f"run.{model}", trainer)
         lines.append(f"- [{model}](#/experiments/{experiment}/runs/{trainer})" if trainer else f"- {model}: not logged")
-    client.set_tag(run.mlflow_id, "mlflow.note.content", "\n".join(lines))
+    client.set_tag(record.run_id, "mlflow.note.content", "\n".join(lines))
     if digest:
-        pipeline_run.note_data(client, run.mlflow_id, digest)
+        pipeline_run.note_data(client, record.run_id, digest)
