@@ -16,9 +16,9 @@ import torch
 from lapcvae.io.atomic import write_json
 from lapcvae.training.settings import Compile, Precision
 
-# Times as fast as fp32 that bf16 must be to be chosen: far enough from 1 that a busy moment does not decide, and worth
-# the digits that bf16 gives up.
-MARGIN = 1.25
+# Times as fast as fp32 that bf16 must be to be chosen. Below what processors with such instructions have been found to
+# gain (1.24 at least) and far above what others lose by them (0.46 at most), so that a busy moment does not decide.
+MARGIN = 1.1
 # Turns that are timed in each arithmetic, after one to warm up; the fastest counts.
 TURNS = 4
 # A training of fewer updates stays with fp32: it would not win back the ten steps that measuring takes.
