@@ -102,7 +102,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         run.tag("warm_start", begun.origin or "none")
         result = train(
             trainable, rows, settings, seed, processes, name, Checkpoints(scratch, key),
-            lambda row: run.log(int(row["update"]), row), MEASURED,
+            lambda row: run.log(int(row["update"]), row), MEASURED, run.settle,
         )  # fmt: skip
         processes.close()
         calibrate_sigma(model, data.composed, rows["train"], stored.kind, seed)

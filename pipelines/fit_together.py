@@ -76,7 +76,7 @@ def fit_together(name: str, key: str) -> str:
         sweep(name)
         result = train(
             trainable, rows, settings, seed, processes, name, Checkpoints(scratch, scratch_key),
-            lambda row: run.log(int(row["update"]), row), MEASURED,
+            lambda row: run.log(int(row["update"]), row), MEASURED, run.settle,
         )  # fmt: skip
         processes.close()
         calibrate(cascade, arrays, rows["train"], seed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lapcvae.data import known_digests
 from lapcvae.data.collect import collect
 from lapcvae.data.photographs import read_index
 from lapcvae.data.taken import write_batch
@@ -79,8 +82,14 @@ def _inodes(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path, at_once: None) -> Project:
     return Project(tmp_path)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that have just been written are told by their times."""
+    monkeypatch.setattr(known_digests, "SETTLED_NS", -(10**9))
 
 
 def test_known_archives_are_not_written_anew(project: Project) -> None:
@@ -89,17 +98,55 @@ def test_known_archives_are_not_written_anew(project: Project) -> None:
     project.check()
 
 
-def test_a_known_archive_is_not_read_beyond_its_digest(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_archive_is_not_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("a member was asked for")
+        raise AssertionError("it was read")
 
     expected = digests(project.raw)
-    monkeypatch.setattr(tarfile.TarFile, "next", never)
-    project.collect()
-    assert digests(project.raw) == expected
-    project.take_in(6000, 6100)
-    with pytest.raises(AssertionError, match="a member was asked for"):
+    with monkeypatch.context() as tripwires:
+        tripwires.setattr(tarfile.TarFile, "next", never)
+        tripwires.setattr(hashlib, "file_digest", never)
+        project.set(sha256=sha256_file(project.archive).upper())
         project.collect()
+        assert digests(project.raw) == expected
+        project.take_in(6000, 6100)
+        with pytest.raises(AssertionError, match="it was read"):
+            project.collect()
+    project.collect()
+    project.check()
+
+
+def test_an_archive_that_is_known_is_still_to_have_the_digest_that_is_asked_for(project: Project) -> None:
+    project.set(sha256="ab" * 32)
+    with pytest.raises(SourceError, match=r"SHA-256 is .*, not abab"):
+        project.collect()
+
+
+def test_a_known_batch_that_was_changed_is_told(project: Project) -> None:
+    (batch, _) = sorted(project.taken.iterdir())
+    times = batch.stat()
+    with batch.open("r+b") as stream:
+        stream.seek(2000)
+        stream.write(b"another")
+    os.utime(batch, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(SourceError, match=f"{batch.name}: damaged"):
+        project.collect()
+
+
+def test_a_known_download_is_not_wanted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "kept" / "a.tgz"
+    archive.parent.mkdir()
+    _write(archive, _files(0, 10))
+    config = replace(
+        source_of(tmp_path), kind="url", path="", url="http://127.0.0.1:9/a.tgz", sha256=sha256_file(archive)
+    )
+    monkeypatch.setenv("LAPCVAE_MIRRORS", str(archive.parent))
+    made = []
+    for run in ("first", "again"):
+        collect(config, tmp_path / run, cache=tmp_path / "cache")
+        made.append(digests(tmp_path / run))
+        archive.unlink(missing_ok=True)
+    assert made[0] == made[1]
 
 
 def test_another_batch_leaves_all_shards_as_they_are(project: Project) -> None:
@@ -177,6 +224,17 @@ def _a_list(cache: Path) -> None:
     (cache / "rows.json").write_text("[1, 2]")
 
 
+def _no_digests(cache: Path) -> None:
+    (cache / "digests.json").write_text('{"sha256 a": [1, 2, 3]}')
+    _no_places(cache)
+
+
+def _other_digests(cache: Path) -> None:
+    known = json.loads((cache / "digests.json").read_text())
+    assert len(known) == 3
+    (cache / "digests.json").write_text(json.dumps({key: (state, "ab" * 32) for key, (state, _) in known.items()}))
+
+
 def _a_shard_gone(cache: Path) -> None:
     sorted(cache.glob("*.bin"))[3].unlink()
 
@@ -197,6 +255,8 @@ def _a_shard_written_into(cache: Path) -> None:
         _other_places,
         _no_place,
         _a_list,
+        _no_digests,
+        _other_digests,
         _a_shard_gone,
         _a_shard_written_into,
     ],

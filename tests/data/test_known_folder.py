@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lapcvae.data import photographs, sources
+from lapcvae.data import known_digests, photographs
 from lapcvae.data.collect import collect
 from lapcvae.data.photographs import read_index
 from tests.data.flow import digests, is_as_afresh, source_of
@@ -189,7 +189,9 @@ def test_whatever_was_there_before_what_comes_out_is_of_what_is_there(
     first: dict[str, Any], later: list[dict[str, Any]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as at_once:
-        at_once.setattr(sources, "_SETTLED_NS", -(10**9))  # files that have just been written are told by their times
+        at_once.setattr(
+            known_digests, "SETTLED_NS", -(10**9)
+        )  # files that have just been written are told by their times
         at_once.setattr(photographs, "_SHARD_PHOTOGRAPHS", 2)
         work = Path(folder)
         for tree in (first, *later):

@@ -51,10 +51,30 @@ def test_what_is_asked_for_is_not_measured() -> None:
     assert not steps.asked
 
 
-def test_emulation_is_given_up_after_one_turn() -> None:
+def test_emulation_is_given_up_after_two_turns() -> None:
     steps = Steps(0.001, 0.05)
     assert speedup(steps, steps.clock) < 0.5
-    assert steps.asked == [False, True] * 2
+    assert steps.asked == [False, True] * 3
+
+
+def test_one_busy_moment_is_not_taken_for_emulation() -> None:
+    steps = Steps(0.02, 0.01)
+
+    def step(bf16: bool) -> None:
+        steps(bf16)
+        steps.now += 0.5 if len(steps.asked) == 4 else 0.0
+
+    assert speedup(step, steps.clock) == pytest.approx(2)
+
+
+def test_what_else_the_program_does_is_waited_for_before_anything_is_timed(tmp_path: Path) -> None:
+    steps, waited = Steps(0.02, 0.01), list[int]()
+    for _ in range(2):
+        measured = Measured(
+            steps, "a network", tmp_path / "kept.json", steps.clock, lambda: waited.append(len(steps.asked))
+        )
+        assert use_bf16("auto", CPU, WORTH_UPDATES, measured)
+    assert waited == [0], "what is known is not measured, and nothing waits for it"
 
 
 def test_making_kernels_does_not_count() -> None:

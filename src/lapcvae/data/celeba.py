@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -29,23 +27,22 @@ class Official:
     points: str  # x and y of the five points, pixels of the 178 x 218 image, ten numbers with spaces between
 
 
-def locate(folder: Path, mirrors: Path) -> dict[str, Path]:
-    """Where the makers' files lie, by name, each with its published digest.
+def locate(folder: Path, mirrors: Path, md5: Callable[[Path], str]) -> dict[str, Path]:
+    """Where the makers' files lie, by name, each with its published digest, as `md5` of it says.
 
     A folder named in LAPCVAE_MIRRORS is searched first, then `folder`. Raises `SourceError` where one is missing that
     is needed, or is another file than the published one.
     """
-    digest = functools.cache(_md5)
     found = {}
     for name, published in load(dict[str, str], "celeba", mirrors).items():
-        copy = copy_of(name, lambda path, wanted=published: digest(path) == wanted)  # type: ignore[misc]
+        copy = copy_of(name, lambda path, wanted=published: md5(path) == wanted)  # type: ignore[misc]
         path = copy or folder / name
         if not path.is_file():
             _check_needed(path)
             continue
-        if digest(path) != published:
+        if (found_md5 := md5(path)) != published:
             raise SourceError(
-                f"{path}: MD5 is {digest(path)}, the published one is {published}; fetch it again, or set "
+                f"{path}: MD5 is {found_md5}, the published one is {published}; fetch it again, or set "
                 "source.verify to false if you mean to use other files"
             )
         found[name] = path
@@ -67,11 +64,6 @@ def _check_needed(path: Path) -> None:
             f"{path}: not found. Bring {', '.join(_NEEDED)} (and {IDENTITY}, {ATTRIBUTES} if you can) from "
             "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html into one folder and name it as source.path"
         )
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def read_official(files: dict[str, Path]) -> dict[str, Official]:

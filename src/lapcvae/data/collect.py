@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lapcvae.data.kept_rows import KeptRows
 from lapcvae.data.kept_shards import KeptShards
+from lapcvae.data.known_digests import KnownDigests
 from lapcvae.data.names import is_system
 from lapcvae.data.photograph_writer import PhotographWriter
 from lapcvae.data.sources import Item, Part, SourceConfig, open_source
@@ -30,14 +31,14 @@ def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: P
 
     Raises `SourceError` if the source cannot be trusted as a whole, or holds no photograph at all.
     """
-    shards, places = KeptShards(cache), dict[str, tuple[int, int]]()
+    shards, digests, places = KeptShards(cache), KnownDigests(cache), dict[str, tuple[int, int]]()
     with (
         KeptRows(cache) as rows,
         atomic_folder(out) as folder,
         PhotographWriter(folder, shards) as writer,
         progress(label="download", unit=" photographs") as bar,
     ):
-        for part in _parts(config, taken):
+        for part in _parts(config, taken, digests):
             digest = part.digest() if cache else ""
             key, first, whole = _key(digest, config), writer.tell(), True
             known = rows.find(key) if digest else None
@@ -55,13 +56,14 @@ def collect(config: SourceConfig, out: Path, taken: Path | None = None, cache: P
             )
     shards.keep(out)
     rows.keep(out, places)
+    digests.keep()
     return writer.stored, writer.refused
 
 
-def _parts(config: SourceConfig, taken: Path | None) -> Iterator[Part]:
-    yield from open_source(config)
+def _parts(config: SourceConfig, taken: Path | None, digests: KnownDigests) -> Iterator[Part]:
+    yield from open_source(config, digests)
     if taken:
-        yield from taken_parts(taken, config.identity, config.limits)
+        yield from taken_parts(taken, config.identity, config.limits, digests)
 
 
 def _key(digest: str, config: SourceConfig) -> str:

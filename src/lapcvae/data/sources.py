@@ -15,15 +15,14 @@ from urllib.parse import urlsplit
 
 from lapcvae.config import load
 from lapcvae.data.celeba import celeba_members, locate, unverified
+from lapcvae.data.known_digests import KnownDigests, state_of
 from lapcvae.data.names import parent
 from lapcvae.data.photographs import MOST_ROWS, ends_shard
 from lapcvae.errors import SourceError
 from lapcvae.io.archive import ArchiveLimits, DamagedMember, Kind, Member, members
-from lapcvae.io.atomic import sha256_file
 from lapcvae.io.fetch import RemoteFile, check, fetch
 
 _PIECE_BYTES = 1 << 20
-_SETTLED_NS = 2 * 10**9  # a file changed so lately may be again without its times being others
 MIRRORS = Path(__file__).with_name("mirrors.yaml")
 
 
@@ -72,8 +71,8 @@ class Part(NamedTuple):
     items: Iterator[Item]
 
 
-def open_source(config: SourceConfig) -> Iterator[Part]:
-    """Everything in the source, one part after the other.
+def open_source(config: SourceConfig, digests: KnownDigests) -> Iterator[Part]:
+    """Everything in the source, one part after the other. What is known of a file's digest is in `digests`.
 
     Raises `SourceError`, at any time, if it is missing, wrong or unsafe; never follows a link.
     """
@@ -81,14 +80,15 @@ def open_source(config: SourceConfig) -> Iterator[Part]:
     if config.kind == "folder":
         yield from _folder_parts(config, path)
     elif config.kind == "celeba":
-        yield _celeba(locate(path, MIRRORS) if config.verify else unverified(path), config.limits)
+        files = locate(path, MIRRORS, digests.md5) if config.verify else unverified(path)
+        yield _celeba(files, config.limits, digests)
     elif config.kind == "archive":
-        if config.sha256:
+        if config.sha256 and _digest(path, digests) != config.sha256.lower():
             check(path, config.sha256)
-        yield Part(lambda: config.sha256 or _digest(path), _items(config, members(path, config.limits)))
+        yield Part(lambda: _digest(path, digests), _items(config, members(path, config.limits)))
     else:
         file = _remote(config)
-        yield Part(lambda: file.sha256, _items(config, members(fetch(file), config.limits)))
+        yield Part(lambda: file.sha256, _fetched(config, file))
 
 
 def _remote(config: SourceConfig) -> RemoteFile:
@@ -124,18 +124,23 @@ def _items(config: SourceConfig, found: Iterable[Member]) -> Iterator[Item]:
         yield Item(member, parent(member.name) if config.identity == "folder" else "")
 
 
-def _celeba(files: dict[str, Path], limits: ArchiveLimits) -> Part:
+def _fetched(config: SourceConfig, file: RemoteFile) -> Iterator[Item]:
+    """The file is looked for once its items are wanted: what is known need not be there."""
+    yield from _items(config, members(fetch(file), config.limits))
+
+
+def _celeba(files: dict[str, Path], limits: ArchiveLimits, digests: KnownDigests) -> Part:
     def digest() -> str:
-        return " ".join(f"{name} {_digest(path)}" for name, path in sorted(files.items()))
+        return " ".join(f"{name} {_digest(path, digests)}" for name, path in sorted(files.items()))
 
     found = celeba_members(files, limits)
     return Part(digest, (Item(member, of.identity, of.split, of.points) for member, of in found))
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, digests: KnownDigests) -> str:
     """The SHA-256 of a file; "" where it cannot be read, which is told when its members are."""
     try:
-        return sha256_file(path) if path.is_file() else ""
+        return digests.sha256(path) if path.is_file() else ""
     except OSError:
         return ""
 
@@ -144,7 +149,7 @@ def folder_members(folder: Path, max_members: int) -> Iterator[Member]:
     """Every entry below `folder`, sorted by name within each folder, links and special files named but not opened."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; check source.path")
-    pending, count, settled_ns = [""], 0, time.time_ns() - _SETTLED_NS
+    pending, count, now_ns = [""], 0, time.time_ns()
     while pending:
         inside = pending.pop()
         try:
@@ -163,11 +168,11 @@ def folder_members(folder: Path, max_members: int) -> Iterator[Member]:
             if entry.is_dir(follow_symlinks=False):
                 below.append(name)
             else:
-                yield _folder_member(entry, name, settled_ns)
+                yield _folder_member(entry, name, now_ns)
         pending.extend(reversed(below))
 
 
-def _folder_member(entry: os.DirEntry[str], name: str, settled_ns: int) -> Member:
+def _folder_member(entry: os.DirEntry[str], name: str, now_ns: int) -> Member:
     try:
         path, status = entry.path, entry.stat(follow_symlinks=False)
     except OSError:  # gone since the folder was read
@@ -185,10 +190,7 @@ def _folder_member(entry: os.DirEntry[str], name: str, settled_ns: int) -> Membe
         except OSError as error:
             raise DamagedMember(str(error)) from None
 
-    state = ""
-    if status.st_ctime_ns < settled_ns:
-        state = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-    return Member(name, kind, status.st_size, read, state)
+    return Member(name, kind, status.st_size, read, state_of(status, now_ns))
 
 
 def _read(handle: int, limit: int, size: int) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from lapcvae.data.known_digests import KnownDigests
 from lapcvae.data.names import parent
 from lapcvae.data.sources import Item, Part
 from lapcvae.errors import SourceError
@@ -26,15 +27,19 @@ def batches(folder: Path = FOLDER) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
 
 
-def taken_parts(folder: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Iterator[Part]:
+def taken_parts(
+    folder: Path, identity: Literal["folder", "none"], limits: ArchiveLimits, digests: KnownDigests
+) -> Iterator[Part]:
     """Every batch with its members. Raises `SourceError` for a batch that is not what its name says."""
     for path in batches(folder):
-        yield _part(path, identity, limits)
+        yield _part(path, identity, limits, digests)
 
 
-def _part(path: Path, identity: Literal["folder", "none"], limits: ArchiveLimits) -> Part:
-    digest = sha256_file(path)
-    if digest[:16] != path.stem.partition("-")[2]:
+def _part(path: Path, identity: Literal["folder", "none"], limits: ArchiveLimits, digests: KnownDigests) -> Part:
+    digest, named = digests.sha256(path), path.stem.partition("-")[2]
+    if not digest.startswith(named):
+        digest = sha256_file(path)  # what is known of it may be damaged
+    if not digest.startswith(named):
         raise SourceError(
             f"{path}: damaged, its SHA-256 is not the one in its name; restore it: `dvc checkout -f {path}`"
         )

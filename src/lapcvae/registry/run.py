@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ from lapcvae.registry.scribe import Scribe, ScribeGoneError
 
 if TYPE_CHECKING:
     import numpy as np
+
+_SETTLED_S = 10.0  # an import takes less, and a store that does not answer keeps no core busy
 
 
 class Run:
@@ -64,6 +67,10 @@ class Run:
         handed, self._handed = self._handed, []
         for future in handed:
             future.result()
+
+    def settle(self) -> None:
+        """Wait until the run has begun, for seconds at most: until then MLflow's import keeps a core busy."""
+        futures.wait(self._handed, _SETTLED_S)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Log scalar metrics at `step` in one call: once a logging interval, never once a batch."""

@@ -61,17 +61,18 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
     choices: Path | None = None,
+    quiet: Callable[[], None] = lambda: None,
 ) -> TrainingResult:
     """Train in place and leave the averaged weights in the trainable.
 
     rows: indices of the `train` and `val` photographs in the trainable's arrays. on_log is called in the first process,
     once a logging interval with the curve's new row, and after a resumption first with the rows from before.
     Where `checkpoints` holds a whole one, training goes on from there. choices: a file of this machine that keeps what
-    `precision: auto` has measured; without it there is nothing kept.
+    `precision: auto` has measured; without it there is nothing kept. quiet: see `Measured`.
     Raises `TrainingError` where it cannot go on, `StoppedError` on SIGINT or SIGTERM once a checkpoint is written,
     `StorageError` where one cannot be written.
     """
-    loop = _Loop(trainable, rows, settings, seed, processes, label, checkpoints, on_log, choices)
+    loop = _Loop(trainable, rows, settings, seed, processes, label, checkpoints, on_log, choices, quiet)
     try:
         with held_memory(processes.device):
             return loop.run()
@@ -103,6 +104,7 @@ class _Loop:
         checkpoints: Checkpoints | None,
         on_log: Callable[[dict[str, float]], None],
         choices: Path | None,
+        quiet: Callable[[], None],
     ) -> None:
         self.trainable, self.rows, self.settings = trainable, rows, settings
         self.processes, self.label, self.on_log = processes, label, on_log
@@ -121,7 +123,7 @@ class _Loop:
         self.decide = torch.compile(decide) if compiled and replayed else decide
         order = BatchOrder(rows["train"], settings.batch, seed)
         self.feed = Feed(trainable, order, seed, processes, settings.batch, settings.accumulate)
-        self.measured = Measured(self._timed_step, self._shapes(), choices)
+        self.measured = Measured(self._timed_step, self._shapes(), choices, quiet=quiet)
         self.recovery = Recovery(self.state, checkpoints, settings, processes, label)
         self.bar = progress(total=settings.updates * settings.batch, label=label, unit="image")
 

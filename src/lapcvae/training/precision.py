@@ -33,18 +33,22 @@ class Measured:
 
     step: one step forward and backward, in bf16 or not, that leaves nothing behind. what: names the network and the
     batch it was timed on. kept: where the choice is kept, so that it is made once on a machine; None: nowhere. clock:
-    in seconds; by default it is this process's own time, which other work on the machine moves less.
+    in seconds; by default it is this process's own time, which other work on the machine moves less. quiet: waits,
+    before anything is timed, for other work that this program has begun: where a thread's core is taken, those that
+    wait for it count as busy.
     """
 
     step: Callable[[bool], None]
     what: str
     kept: Path | None = None
     clock: Callable[[], float] = time.process_time
+    quiet: Callable[[], None] = lambda: None
 
     def bf16(self) -> bool:
         """Whether bf16 is faster by `MARGIN`, as found before on this machine or as found now."""
         key, known = self._key(), self._known()
         if key not in known:
+            self.quiet()
             ratio = speedup(self.step, self.clock)
             known[key] = {"bf16": ratio >= MARGIN, "speedup": ratio}
             if self.kept is not None:
@@ -72,8 +76,8 @@ def speedup(step: Callable[[bool], None], clock: Callable[[], float] = time.proc
             step(bf16)
             if turn:  # the first makes kernels, which takes longer than it takes to run them
                 best[bf16] = min(best[bf16], clock() - start)
-        if turn and best[True] > 2 * best[False]:
-            break  # emulated: no further turn will turn that
+        if turn > 1 and best[True] > 2 * best[False]:
+            break  # emulated, and not a busy moment: no further turn will turn that
     return best[False] / best[True]
 
 
