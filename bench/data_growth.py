@@ -32,7 +32,7 @@ def added(count: int, folder: Path, kind: str, dvc: bool) -> dict[str, Any]:
     taken in as a batch. dvc: not each stage, but `dvc repro pyramid` in clones of the last commit. Many are done once;
     in every turn it is another 100, and afterwards the many are alone again. Memory is looked at in one turn more, of
     which the times do not count: in it, what is kept compiled is compiled. Beside them the least that the many and 100
-    more take: looking through the folder or hashing the archives, and copying outputs that are one array.
+    more take: looking through the folder, and copying outputs that are one array.
     """
     many, found, run = folder / "many", dict[str, Any](), repro if dvc else all_stages
     shutil.rmtree(many, ignore_errors=True)
@@ -104,11 +104,12 @@ def take_in(work: Path, first: int, last: int) -> Path:
 
 def least(work: Path, kind: str) -> dict[str, Cost]:
     """What no stage of a grown project can do without: seconds, and processor seconds."""
-    return {
-        "download": timed(lambda: look_through(work / _SOURCES[kind]) if kind == "folder" else hash_archives(work)),
+    looking = {"download": timed(lambda: look_through(work / _SOURCES[kind]))} if kind == "folder" else {}
+    arrays = {
         "align": timed(lambda: copy(work / "data/aligned")),
         "pyramid": timed(lambda: copy(work / "data/pyramid")),
     }
+    return looking | arrays
 
 
 def timed(work: Callable[[], None]) -> Cost:
@@ -125,12 +126,6 @@ def look_through(folder: Path) -> None:
             look_through(Path(entry.path))
         else:
             entry.stat(follow_symlinks=False)
-
-
-def hash_archives(work: Path) -> None:
-    """Take the digest of a project's archive and of its batches."""
-    for path in (work / _SOURCES["archive"], *sorted((work / FOLDER).glob("*.tar"))):
-        sha256_file(path)
 
 
 def copy(source: Path) -> None:
