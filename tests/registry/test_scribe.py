@@ -116,6 +116,7 @@ def test_one_that_was_never_asked_ends_with_its_program(project: Path) -> None:
 def test_what_stops_a_whole_group_leaves_it_to_write_the_end(project: Path) -> None:
     done = _run(
         """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is begun with it ignored
 with tracking.child_run("level 3", "level", {}) as run:
     run.wait()
     os.killpg(0, signal.SIGINT)
