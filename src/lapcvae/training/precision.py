@@ -16,12 +16,12 @@ import torch
 from lapcvae.io.atomic import write_json
 from lapcvae.training.settings import Compile, Precision
 
-# Times as fast as fp32 that bf16 must be to be chosen. Below what processors with such instructions have been found to
-# gain (1.24 at least) and far above what others lose by them (0.46 at most), so that a busy moment does not decide.
-MARGIN = 1.1
-# Turns that are timed in each arithmetic, after one to warm up; the fastest counts.
-TURNS = 4
-# A training of fewer updates stays with fp32: it would not win back the ten steps that measuring takes.
+# Turns that are timed in each arithmetic, after one to warm up; the fastest counts. The fewest where one is faster by
+# `CLEAR`, the most where it is not: a busy moment must not decide. On processors with instructions for bf16 it was found
+# to be at least 1.24 times as fast, on others at most 0.46 times.
+TURNS = 3, 12
+CLEAR = 1.4
+# A training of fewer updates stays with fp32: it would not win back the 8 to 26 steps that measuring takes.
 WORTH_UPDATES = 100
 # Updates in which a GPU wins back the 13 to 33 s that compiling takes (bench/results/2026-11-26-gpu-replayed.md).
 COMPILING_PAYS = 10_000
@@ -45,12 +45,12 @@ class Measured:
     quiet: Callable[[], None] = lambda: None
 
     def bf16(self) -> bool:
-        """Whether bf16 is faster by `MARGIN`, as found before on this machine or as found now."""
+        """Whether bf16 is faster, as found before on this machine or as found now."""
         key, known = self._key(), self._known()
         if key not in known:
             self.quiet()
             ratio = speedup(self.step, self.clock)
-            known[key] = {"bf16": ratio >= MARGIN, "speedup": ratio}
+            known[key] = {"bf16": ratio > 1, "speedup": ratio}
             if self.kept is not None:
                 self.kept.parent.mkdir(parents=True, exist_ok=True)
                 write_json(self.kept, known)
@@ -69,16 +69,19 @@ class Measured:
 
 def speedup(step: Callable[[bool], None], clock: Callable[[], float] = time.process_time) -> float:
     """How many times as fast as in fp32 `step` is in bf16: the fastest turn of each, taken alternately."""
-    best = {False: math.inf, True: math.inf}
-    for turn in range(1 + TURNS):
+    fewest, most = TURNS
+    for bf16 in (False, True):
+        step(bf16)  # the first makes kernels, which takes longer than it takes to run them
+    best, ratio = {False: math.inf, True: math.inf}, 1.0
+    for turn in range(1, most + 1):
         for bf16 in best:
             start = clock()
             step(bf16)
-            if turn:  # the first makes kernels, which takes longer than it takes to run them
-                best[bf16] = min(best[bf16], clock() - start)
-        if turn > 1 and best[True] > 2 * best[False]:
-            break  # emulated, and not a busy moment: no further turn will turn that
-    return best[False] / best[True]
+            best[bf16] = min(best[bf16], clock() - start)
+        ratio = best[False] / best[True]
+        if turn >= fewest and not 1 / CLEAR < ratio < CLEAR:
+            break
+    return ratio
 
 
 def use_bf16(precision: Precision, device: torch.device, updates: int, measured: Measured) -> bool:

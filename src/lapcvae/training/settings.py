@@ -21,7 +21,7 @@ class TrainingSettings:
     clip_norm             largest norm of the gradient of the loss a target dimension
     ema_half_life_images  images after which a weight's share in the average has halved; 0 keeps the last weights
     precision             `bf16` runs the networks under autocast (likelihood and KL stay fp32); `auto` does so on GPUs
-                          with bf16 units, and on processors where a few timed steps say that it is 1.1 times as fast
+                          with bf16 units, and on processors where a few timed steps say that it is faster
                           (training/precision.py); what was chosen stands in run.json and in the checkpoints
     log_interval          updates between two rows of the curve
     accumulate            parts a batch is computed in, one after another, where it does not fit the device's memory:
