@@ -17,8 +17,8 @@ from lapcvae.io.atomic import write_json
 from lapcvae.training.settings import Compile, Precision
 
 # Turns that are timed in each arithmetic, after one to warm up; the fastest counts. The fewest where one is faster by
-# `CLEAR`, the most where it is not: a busy moment must not decide. On processors with instructions for bf16 it was found
-# to be at least 1.24 times as fast, on others at most 0.46 times.
+# `CLEAR`, the most where it is not: a busy moment must not decide. On processors with instructions for bf16 it was
+# found to be at least 1.24 times as fast, on others at most 0.46 times.
 TURNS = 3, 12
 CLEAR = 1.4
 # A training of fewer updates stays with fp32: it would not win back the 8 to 26 steps that measuring takes.
