@@ -30,7 +30,7 @@ TEN_MINUTES, LOG_EVERY_S = 600.0, 5.0
 PARTS = {"python": "pass", "import torch": "import torch", "import of the stage": "import pipelines.stages.train"}
 if torch.cuda.is_available():  # what any training there begins with
     PARTS["import torch, and a first tensor on the GPU"] = "import torch; torch.zeros(1, device='cuda')"
-MLFLOW = "import mlflow.store.tracking.sqlalchemy_store; from mlflow import MlflowClient"
+MLFLOW = "from lapcvae.registry.store import import_mlflow; import_mlflow()"
 STAGE = """
 stages:
   train:

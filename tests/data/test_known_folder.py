@@ -189,9 +189,7 @@ def test_whatever_was_there_before_what_comes_out_is_of_what_is_there(
     first: dict[str, Any], later: list[dict[str, Any]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as at_once:
-        at_once.setattr(
-            known_digests, "SETTLED_NS", -(10**9)
-        )  # files that have just been written are told by their times
+        at_once.setattr(known_digests, "SETTLED_NS", -(10**9))  # what has just been written is told by its times
         at_once.setattr(photographs, "_SHARD_PHOTOGRAPHS", 2)
         work = Path(folder)
         for tree in (first, *later):
