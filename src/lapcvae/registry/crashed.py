@@ -29,7 +29,12 @@ def end_crashed(client: MlflowClient, experiment_id: str) -> list[str]:
     query = f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"
     for run in client.search_runs([experiment_id], query, max_results=1000):
         if not is_alive(run.data.tags.get("process", "")):
-            client.set_tag(run.info.run_id, "crashed", "true")
-            client.set_terminated(run.info.run_id, "FAILED")
+            end_as_crashed(client, run.info.run_id)
             marked.append(str(run.info.run_id))
     return marked
+
+
+def end_as_crashed(client: MlflowClient, run_id: str) -> None:
+    """End a run as that of a process that was killed."""
+    client.set_tag(run_id, "crashed", "true")
+    client.set_terminated(run_id, "FAILED")

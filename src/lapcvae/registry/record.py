@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from lapcvae.registry import pipeline_run, spool
-from lapcvae.registry.crashed import end_crashed
+from lapcvae.registry import pipeline_run
+from lapcvae.registry.crashed import end_as_crashed, end_crashed
 from lapcvae.registry.operations import END, START, Operation, apply, describe
-from lapcvae.registry.spool import Spool
+from lapcvae.registry.spool import PREFIX, Spool
 from lapcvae.registry.store import first_line, open_client, open_experiment, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-T = TypeVar("T")
 
 
 class Ids(NamedTuple):
@@ -48,7 +45,7 @@ class Record:
     @property
     def ids(self) -> Ids:
         """As they are now."""
-        later = f"{spool.PREFIX}{self._spool.name}" if self._spool else ""
+        later = f"{PREFIX}{self._spool.name}" if self._spool else ""
         return Ids(self.run_id, self.parent_id, self.run_id or later)
 
     def do(self, operation: Operation, files: Sequence[Path] = ()) -> Ids:
@@ -60,42 +57,41 @@ class Record:
             self._end(operation)
         else:
             self.attempt(
-                lambda client: apply(client, self.run_id, operation, files), partial(self._keep, operation, files)
+                lambda client: apply(client, self.run_id, operation, files), lambda spool: spool.keep(operation, files)
             )
         return self.ids
 
-    def attempt(self, call: Callable[[MlflowClient], T], otherwise: Callable[[], None] | None = None) -> T | None:
-        """Do one thing with MLflow; once that has failed, warn once, and do this and all after it `otherwise`."""
+    def attempt(self, call: Callable[[MlflowClient], None], otherwise: Callable[[Spool], None] | None = None) -> None:
+        """Do one thing with MLflow; once that has failed, warn once, and do this and all after it to a spool."""
         if not self._lost:
             try:
                 if self._client is None:
                     self._client = open_client()
-                return call(self._client)
+                call(self._client)
+                return
             except Exception as error:
                 self._lost = True
                 self._warn(error)
         if self._start is not None and self._spool is None:
             self._spool = Spool(self.run_id, self._start)
-        if otherwise is not None:
-            otherwise()
-        return None
+        if self._spool is not None and otherwise is not None:
+            otherwise(self._spool)
 
     def abandon(self) -> None:
-        """Who wrote the run was killed: it has FAILED, and so has the one above it, unless another writes that now."""
+        """Who wrote the run is gone. Unless it has ended it has FAILED; the one above too, if no other writes it."""
         if self._start is None or not self.run_id:
             return
         own, client = self._start["tags"]["process"], open_client()
         for run_id in (self.run_id, self.parent_id):
             if client.get_run(run_id).data.tags.get("process") == own:
-                client.set_tag(run_id, "crashed", "true")
-                client.set_terminated(run_id, "FAILED")
+                end_as_crashed(client, run_id)
 
     def _begin(self, client: MlflowClient, start: Operation) -> None:
         experiment = open_experiment(client, start["experiment"])
         self.parent_id = pipeline_run.find_or_create(client, experiment, pipeline_run.Origin(**start["origin"]))
         client.update_run(self.parent_id, status="RUNNING")
         # The pipeline's run is held by whichever of its stages writes it now.
-        for key in pipeline_run.process_tags():
+        for key in ("host", "process"):
             client.set_tag(self.parent_id, key, start["tags"][key])
         end_crashed(client, experiment)
         tags = {"mlflow.parentRunId": self.parent_id, **start["tags"]}
@@ -111,10 +107,6 @@ class Record:
         self._lost, self._start = False, None
         for run_id in filter(None, (self.run_id, self.parent_id)):
             self.attempt(lambda client, run_id=run_id: apply(client, run_id, operation, ()))  # type: ignore[misc]
-
-    def _keep(self, operation: Operation, files: Sequence[Path]) -> None:
-        if self._spool is not None:
-            self._spool.keep(operation, files)
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:

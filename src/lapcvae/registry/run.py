@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lapcvae.registry import scribe
@@ -30,7 +29,7 @@ _SETTLED_S = 10.0  # an import takes less, and a store that does not answer keep
 
 
 class Run:
-    """One MLflow run being written, in order, beside this thread; a context manager."""
+    """One MLflow run being written, in order, beside this thread, until it is ended."""
 
     def __init__(self, start: Operation) -> None:
         """start: all that is needed to make the run (see `registry.tracking`)."""
@@ -39,16 +38,6 @@ class Run:
         self._handed: list[Future[None]] = []
         self._writer = _writer()
         self._hand_over(start)
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.shutdown()
-        if isinstance(self._writer, Scribe):
-            self._writer.close()
 
     @property
     def run_id(self) -> str:
@@ -104,8 +93,13 @@ class Run:
 
     def end(self, status: str) -> None:
         """End the run, and the one above it, with a status of MLflow's (FINISHED, FAILED, KILLED)."""
-        self._hand_over(end(status))
-        self.wait()
+        try:
+            self._hand_over(end(status))
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            if isinstance(self._writer, Scribe):
+                self._writer.close()
 
     def _hand_over(self, operation: Operation, files: Sequence[Path] = ()) -> None:
         self._handed.append(self._thread.submit(self._write, operation, files))

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
-from lapcvae.registry.operations import END, Operation
+from lapcvae.registry.operations import Operation
 from lapcvae.registry.record import Ids, Record
 from lapcvae.registry.store import import_mlflow
 
@@ -96,15 +96,13 @@ def main() -> None:
     with contextlib.suppress(Exception):  # told when there is something to write
         import_mlflow()
     ready.set()
-    record, last = Record(), ""
+    record = Record()
     while (line := requests.get()).endswith("\n"):
         operation, files = json.loads(line)
-        last = operation["op"]
         answers.write(json.dumps(record.do(operation, [Path(file) for file in files])) + "\n")
         answers.flush()
-    if last != END:
-        with contextlib.suppress(Exception):  # the next start of a stage does it
-            record.abandon()
+    with contextlib.suppress(Exception):  # the next start of a stage does it
+        record.abandon()
     os._exit(0)  # there is nothing to tidy up, and MLflow would take a while for it
 
 

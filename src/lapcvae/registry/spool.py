@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapcvae.registry import pipeline_run
+from lapcvae.registry.crashed import end_as_crashed
 from lapcvae.registry.operations import END, START, Operation, apply, describe
 from lapcvae.registry.store import open_client, open_experiment, project_top, told
 
@@ -97,8 +98,7 @@ def _deliver_one(path: Path) -> None:
                 apply(client, run_id, operation, [path / file for file in operation["files"]])
                 ended = ended or operation["op"] == END
         if run_id and not ended:  # its process was killed
-            client.set_tag(run_id, "crashed", "true")
-            client.set_terminated(run_id, "FAILED")
+            end_as_crashed(client, run_id)
     shutil.rmtree(path)
 
 

@@ -53,18 +53,17 @@ def child_run(
     `name` is what people read ("level 3"), `kind` what they filter by ("level", "baseline"), `params` this stage's own
     parameters (nested ones are flattened), `data_digest` the SHA-256 of the data set. Raises what the body raises.
     """
-    with Run(_start(name, kind, params, tags or {}, data_digest)) as tracked:
-        status = "FINISHED"
-        try:
-            yield tracked
-        except (KeyboardInterrupt, StoppedError):
-            status = "KILLED"
-            raise
-        except BaseException:
-            status = "FAILED"
-            raise
-        finally:
-            tracked.end(status)
+    tracked, status = Run(_start(name, kind, params, tags or {}, data_digest)), "FINISHED"
+    try:
+        yield tracked
+    except (KeyboardInterrupt, StoppedError):
+        status = "KILLED"
+        raise
+    except BaseException:
+        status = "FAILED"
+        raise
+    finally:
+        tracked.end(status)
 
 
 def _start(name: str, kind: str, params: dict[str, Any], tags: dict[str, str], data_digest: str) -> Operation:
