@@ -60,7 +60,6 @@ class Schedule:
             "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT / "src")]),
             "PREFECT_HOME": str(self.folder.parent / "prefect"),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_CLIENT_MAX_RETRIES": "1",
         }
         log = self.folder.parent / "schedule.log"
         said = log.stat().st_size if log.exists() else 0
