@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -28,7 +29,8 @@ def stage(project: Path, name: str, look: bool = True) -> dict[str, float]:
 def cost(project: Path, arguments: list[str], look: bool = False) -> dict[str, float]:
     """Run Python in `project`: seconds, and processor seconds of all its processes.
 
-    With `look`, their peak memory together in MB too; looking takes milliseconds from them each time.
+    With `look`, their peaks of memory in MB too, of those at a time added up: they have at most that together.
+    Looking takes milliseconds from them each time.
     """
     adopt()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -36,7 +38,7 @@ def cost(project: Path, arguments: list[str], look: bool = False) -> dict[str, f
     command = [sys.executable, *arguments]
     child = psutil.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL)
     while look and child.poll() is None:
-        peak = max(peak, resident(child))
+        peak = max(peak, peaks(child))
         with contextlib.suppress(psutil.TimeoutExpired):
             child.wait(_LOOK_S)
     child.wait()
@@ -57,15 +59,19 @@ def adopt() -> None:
         raise SystemExit("processor seconds of all processes can be told on Linux only")
 
 
-def resident(parent: psutil.Process) -> int:
-    """Bytes of memory of a process and all below it; those that end meanwhile count as nothing."""
-    total = 0
-    for process in [parent, *parent.children(recursive=True)]:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue
-    return total
+def peaks(parent: psutil.Process) -> int:
+    """Bytes of memory that a process and all below it have had at most, added up; of those that are there now."""
+    return sum(map(peak_of, [parent, *parent.children(recursive=True)]))
+
+
+def peak_of(process: psutil.Process) -> int:
+    """Bytes of memory that a process has had at most, as Linux keeps count; 0 where it has ended meanwhile."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def anew(project: Path, name: str) -> dict[str, float]:

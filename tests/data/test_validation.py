@@ -198,9 +198,22 @@ def test_rejects_and_splits_are_limited(tmp_path: Path) -> None:
     assert broken_in(rows, tmp_path) == ["accepted", "reject_share", "split_error"]
 
 
-def test_a_limit_on_an_unknown_column_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="limits `beauty`, which is none of"):
-        run(good_rows(), tmp_path, ValidateConfig({"beauty": Range(0, 1)}, {}))
+@pytest.mark.parametrize("column", ["beauty", "split", "sha256_whole"])
+def test_a_limit_on_what_is_no_column_of_numbers_is_told(tmp_path: Path, column: str) -> None:
+    with pytest.raises(DataError, match=f"limits `{column}`, which is none of row, "):
+        run(good_rows(), tmp_path, ValidateConfig({column: Range(0, 1)}, {}))
+
+
+def test_what_could_not_be_examined_is_told_as_such(tmp_path: Path) -> None:
+    with ManifestWriter(tmp_path / "m.csv") as manifest:
+        manifest.write(good_rows())
+    table = read_table(tmp_path / "m.csv").drop(columns="row")
+    (finding,) = [
+        f for f in examine(table, {}, ValidateConfig({}, {})) if "unique" in f.expectation and "row" in f.expectation
+    ]
+    assert not finding.holds
+    assert finding.observed.startswith("could not be examined: ")
+    assert '"row"' in finding.observed
 
 
 def test_system_files_do_not_count_as_rejects(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 HASH_BYTES = 32  # a 16 x 16 perceptual hash, rows of the lowest frequencies first
 _LOW = 8  # candidates are found in the lowest 8 x 8 frequencies, which change least
 _BANDS = 4  # of 16 of those 64 bits; probing each with one bit changed finds every pair that differs in at most 7
-_CANDIDATES = 1 << 17  # pairs compared at a time
+_CANDIDATES = 1 << 14  # pairs compared at a time: so many that their hashes stay in a core's cache
 
 KEEP, DUPLICATE, ACROSS = 0, 1, 2
 
@@ -43,7 +43,7 @@ def near_groups(hashes: np.ndarray, max_distance_bits: int) -> np.ndarray:
         for a, b in zip(left[close].tolist(), right[close].tolist(), strict=True):
             root_a, root_b = _root(parent, a), _root(parent, b)
             parent[max(root_a, root_b)] = min(root_a, root_b)
-    roots = np.array([_root(parent, i) for i in range(len(distinct))], dtype=np.int64)
+    roots = np.fromiter((_root(parent, i) for i in range(len(distinct))), np.int64, len(distinct))
     labels = roots[inverse.ravel()]
     first = np.full(len(distinct), len(hashes), dtype=np.int64)
     np.minimum.at(first, labels, np.arange(len(hashes)))

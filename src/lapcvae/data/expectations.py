@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_any_real_numeric_dtype
 
 from lapcvae.data.docs_pages import make_offline
 from lapcvae.data.reasons import NOT_COUNTED, REASONS
@@ -152,8 +153,9 @@ def _totals(gx: Any, totals: dict[str, float], config: ValidateConfig) -> list[A
 
 
 def _between(gx: Any, column: str, limits: Range, table: pd.DataFrame, section: str, **where: str) -> Any:
-    if column not in table.columns:
-        raise DataError(f"validate.{section} limits `{column}`, which is none of {', '.join(table.columns)}")
+    numbers = [name for name in table.columns if is_any_real_numeric_dtype(table[name])]
+    if column not in numbers:
+        raise DataError(f"validate.{section} limits `{column}`, which is none of {', '.join(numbers)}")
     return gx.expectations.ExpectColumnValuesToBeBetween(
         column=column, min_value=limits.low, max_value=limits.high, mostly=1 - limits.share_outside, **where
     )
@@ -167,6 +169,8 @@ def _finding(outcome: Any, of_totals: bool, table: pd.DataFrame) -> Finding:
         kwargs["where"] = condition["pass_through_filter"] if isinstance(condition, dict) else str(condition)
     text = f"{settings.type}({', '.join(f'{k}={v!r}' for k, v in sorted(kwargs.items()))})"
     result = outcome.result or {}
+    if raised := _raised(outcome):
+        return Finding(text, False, f"could not be examined: {raised}", ())
     if settings.type in _SCHEMA:
         value = result.get("observed_value")
         return Finding(text, bool(outcome.success), ", ".join(value) if isinstance(value, list) else str(value), ())
@@ -179,6 +183,13 @@ def _finding(outcome: Any, of_totals: bool, table: pd.DataFrame) -> Finding:
     if values:
         observed += f", such as {values[0]}"
     return Finding(text, bool(outcome.success), observed, tuple(sorted(names)[:_SHOWN]))
+
+
+def _raised(outcome: Any) -> str:
+    """What Great Expectations itself failed with, "" if with nothing; it tells so once, or for each figure it needs."""
+    told = outcome.exception_info
+    each = [told] if "raised_exception" in told else told.values()
+    return next((str(one["exception_message"]) for one in each if one["raised_exception"]), "")
 
 
 def _behind(total: str, table: pd.DataFrame) -> list[str]:
