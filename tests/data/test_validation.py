@@ -200,7 +200,7 @@ def test_rejects_and_splits_are_limited(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["beauty", "split", "sha256_whole"])
 def test_a_limit_on_what_is_no_column_of_numbers_is_told(tmp_path: Path, column: str) -> None:
-    with pytest.raises(DataError, match=f"limits `{column}`, which is none of row, "):
+    with pytest.raises(DataError, match=f"limits `{column}`, which is none of its figures: row, "):
         run(good_rows(), tmp_path, ValidateConfig({column: Range(0, 1)}, {}))
 
 

@@ -155,7 +155,7 @@ def _totals(gx: Any, totals: dict[str, float], config: ValidateConfig) -> list[A
 def _between(gx: Any, column: str, limits: Range, table: pd.DataFrame, section: str, **where: str) -> Any:
     numbers = [name for name in table.columns if is_any_real_numeric_dtype(table[name])]
     if column not in numbers:
-        raise DataError(f"validate.{section} limits `{column}`, which is none of {', '.join(numbers)}")
+        raise DataError(f"validate.{section} limits `{column}`, which is none of its figures: {', '.join(numbers)}")
     return gx.expectations.ExpectColumnValuesToBeBetween(
         column=column, min_value=limits.low, max_value=limits.high, mostly=1 - limits.share_outside, **where
     )
