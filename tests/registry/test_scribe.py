@@ -94,7 +94,7 @@ with tracking.child_run("level 3", "level", {}) as run:
     run.wait()
     print(the_scribe().pid, flush=True)
     run.log(1, {"rate_nats": 2})
-    time.sleep(0.2)
+    run.wait()
     os.kill(os.getpid(), signal.SIGKILL)
 """)
     assert done.returncode == -signal.SIGKILL
