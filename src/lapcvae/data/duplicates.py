@@ -32,7 +32,7 @@ def near_groups(hashes: np.ndarray, max_distance_bits: int) -> np.ndarray:
     """Label near-duplicates: uint8 (N, 32) hashes to int64 (N,), the smallest index of each one's group.
 
     Groups are the connected parts of "at most `max_distance_bits` differ". Memory grows as N, and time too up to some
-    100,000, from where pairs to be compared are what takes it, and it grows as N squared: less than a minute for a million.
+    100,000; from there on comparing pairs is most of it, and it grows as N squared: less than a minute for a million.
     """
     whole = np.ascontiguousarray(hashes).view(f"V{HASH_BYTES}").ravel()  # sorted much sooner than rows of bytes
     distinct, inverse = np.unique(whole, return_inverse=True)
