@@ -44,7 +44,7 @@ from lapcvae.data.warp import cut
 
 CORES = len(os.sched_getaffinity(0))
 _PASSES = 5
-_LOOKED_AT, _ALIGNED = 600, 1000  # photographs that the bare work is done on: the detector's time differs by a quarter
+_LOOKED_AT, _ALIGNED = 600, 1000  # photographs that the bare work is done on; each takes a detector another time
 
 
 def packed(folder: Path, count: int, points: dict[str, str] | None = None, side: int = SIDE) -> Path:

@@ -146,7 +146,7 @@ def test_a_held_lock_is_waited_for(project: Path) -> None:
 
 
 def test_stale_entries_of_dvcs_lock_are_struck_out(project: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as other:
         entry = {"pid": other.pid, "cmd": "dvc repro"}  # alive, and no DVC: an id that was given away again
         lock = project / ".dvc/tmp/rwlock"
         lock.parent.mkdir(exist_ok=True)
@@ -157,7 +157,6 @@ def test_stale_entries_of_dvcs_lock_are_struck_out(project: Path) -> None:
             dvc_runner.run_stage("first")
         assert dvc_state.release_stale_locks() == 2
         dvc_runner.run_stage("first")
-        other.communicate(b"\n")
 
 
 @pytest.mark.parametrize("left", ["", '{"write": {', '{"write": {"/photographs": {}}}', "[]"])
