@@ -5,12 +5,7 @@ What became of every photograph is written to reports/account.html first: it is 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-if __name__ == "__main__":
-    # pandas keeps words in Arrow's memory, of which Arrow's own allocator gives nothing back.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 from lapcvae.config import load
 from lapcvae.data.account import write_page

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import tempfile
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
 
 from lapcvae.config import load
-from lapcvae.data.expectations import Range, ValidateConfig, examine
+from lapcvae.data.expectations import Finding, Range, ValidateConfig, examine
 from lapcvae.data.manifest import ManifestWriter, Row
+from lapcvae.data.manifest_table import manifest_table
 from lapcvae.data.split import SplitConfig, split_of
-from lapcvae.data.summary import accept, read_reference, read_table, summarise
+from lapcvae.data.summary import accept, read_reference, summarise
 from lapcvae.data.validation import ValidationFiles, validate
-from lapcvae.errors import DataError, ExpectationError
+from lapcvae.errors import DataError, ExpectationError, StorageError
 from tests.data.flow import PARAMS
 
 SPLIT = load(SplitConfig, "split", PARAMS)
@@ -53,14 +57,32 @@ def good_rows(count: int = 300) -> list[Row]:
     ]
 
 
+def written(rows: list[Row], folder: Path) -> Path:
+    """A manifest of `rows`; returns where."""
+    with ManifestWriter(folder / "manifest.csv") as manifest:
+        manifest.write(rows)
+    return folder / "manifest.csv"
+
+
+def summary_of(rows: list[Row], folder: Path, reference: dict[str, Any] | None = None) -> dict[str, Any]:
+    with manifest_table(written(rows, folder)) as table:
+        return summarise(table, SPLIT, reference)
+
+
+def findings_of(rows: list[Row], folder: Path, change: str = "") -> list[Finding]:
+    """Of a manifest of `rows`, whose table was changed by some SQL."""
+    with manifest_table(written(rows, folder)) as table:
+        totals = summarise(table, SPLIT)["totals"]
+        table.db.executescript(change)
+        return examine(table, totals, load(ValidateConfig, "validate", PARAMS))
+
+
 def run(rows: list[Row], folder: Path, config: ValidateConfig | None = None) -> Path:
     """Validate a manifest of `rows`; returns the report's path."""
-    with ManifestWriter(folder / "manifest.csv") as manifest:
-        for row in rows:
-            manifest.write([row])
+    manifest = written(rows, folder)
     report = folder / "reports" / "validation.json"
     chosen = config or load(ValidateConfig, "validate", PARAMS)
-    files = ValidationFiles(folder / "manifest.csv", folder / "accepted.json", report, folder / "reports" / "docs")
+    files = ValidationFiles(manifest, folder / "accepted.json", report, folder / "reports" / "docs")
     validate(files, chosen, SPLIT)
     return report
 
@@ -117,12 +139,7 @@ def test_every_breach_is_found_and_named(tmp_path: Path) -> None:
     rows[297] = replace(rows[297], split="train", near="a pair")
     for i, (_, values) in zip(where, BREACHES, strict=True):
         rows[i] = replace(rows[i], **values)  # type: ignore[arg-type]
-    with ManifestWriter(tmp_path / "m.csv") as manifest:
-        for row in rows:
-            manifest.write([row])
-    table = read_table(tmp_path / "m.csv")
-    totals = summarise(table, SPLIT)["totals"]
-    findings = examine(table, totals, load(ValidateConfig, "validate", PARAMS))
+    findings = findings_of(rows, tmp_path)
     for i, (says, _) in zip(where, BREACHES, strict=True):
         (finding,) = [f for f in findings if says in f"{f.expectation}, " and not f.holds]
         assert rows[i].name in finding.examples, finding
@@ -130,21 +147,68 @@ def test_every_breach_is_found_and_named(tmp_path: Path) -> None:
     assert len(broken) == len(BREACHES) + 1, broken  # and `unaccounted`, for the status nobody knows
 
 
-def test_a_table_of_another_schema_is_found(tmp_path: Path) -> None:
-    with ManifestWriter(tmp_path / "m.csv") as manifest:
-        for row in good_rows():
-            manifest.write([row])
-    config = load(ValidateConfig, "validate", PARAMS)
-    table = read_table(tmp_path / "m.csv")
-    totals = summarise(table, SPLIT)["totals"]
-    for other in (table.drop(columns="faces"), table.assign(beauty=1), table.assign(width=table.width.astype(float))):
-        broken = [f.expectation for f in examine(other, totals, config) if not f.holds]
-        assert any("columns_to_match_set" in b or "column='width', type_='int64'" in b for b in broken), broken
-    text = (tmp_path / "m.csv").read_text()
-    for spoilt in (text.replace("eye_distance_px", "eyes", 1), text.replace(",250,250,", ",wide,250,", 1)):
-        (tmp_path / "m.csv").write_text(spoilt)
-        with pytest.raises(DataError, match="not a manifest of this version"):
-            read_table(tmp_path / "m.csv")
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("ALTER TABLE photographs DROP COLUMN faces", "columns_to_match_set"),
+        ("ALTER TABLE photographs ADD COLUMN beauty INTEGER", "columns_to_match_set"),
+        (
+            "ALTER TABLE photographs DROP COLUMN width; ALTER TABLE photographs ADD COLUMN width REAL",
+            "column='width', type_='INTEGER'",
+        ),
+    ],
+)
+def test_a_table_of_another_schema_is_found(change: str, told: str, tmp_path: Path) -> None:
+    broken = [f.expectation for f in findings_of(good_rows(), tmp_path, change) if not f.holds]
+    assert any(told in one for one in broken), broken
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("eye_distance_px", "eyes", "its columns are not those of this version"),
+        (",250,250,", ",wide,250,", "Person_0/0.jpg: cannot store TEXT value in INTEGER column photographs.width"),
+        (",250,250,", ",250.5,250,", "Person_0/0.jpg: cannot store REAL value in INTEGER column photographs.width"),
+        (",0.08,", ",nan,", "Person_0/0.jpg: cannot store TEXT value in REAL column photographs.residual"),
+        (",250,250,", ",250,", "Person_0/0.jpg: Incorrect number of bindings"),
+    ],
+)
+def test_a_manifest_of_another_form_is_told(old: str, new: str, told: str, tmp_path: Path) -> None:
+    manifest = written(good_rows(), tmp_path)
+    manifest.write_text(manifest.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=re.escape(told)), manifest_table(manifest):
+        pass
+
+
+def test_a_disk_without_room_for_the_table_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    manifest = written(good_rows(), tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))
+    try:
+        with pytest.raises(StorageError, match="set TMPDIR to a folder with some"), manifest_table(manifest):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == [manifest]
+
+
+def test_memory_does_not_grow_with_the_photographs(tmp_path: Path) -> None:
+    """What Python holds of them: SQLite holds two megabytes of any table."""
+    few, many = (_python_peak(good_rows(count), tmp_path / str(count)) for count in (500, 5000))
+    assert many < few + 200_000, (few, many)
+
+
+def _python_peak(rows: list[Row], folder: Path) -> int:
+    folder.mkdir()
+    manifest = written(rows, folder)
+    tracemalloc.start()
+    try:
+        with manifest_table(manifest) as table:
+            summarise(table, SPLIT)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_share_of_rejects_says_which_photographs(tmp_path: Path) -> None:
@@ -177,12 +241,7 @@ def test_a_breach_stops_says_which_and_leaves_no_report(tmp_path: Path) -> None:
 
 
 def broken_in(rows: list[Row], folder: Path) -> list[str]:
-    with ManifestWriter(folder / "m.csv") as manifest:
-        for row in rows:
-            manifest.write([row])
-    table = read_table(folder / "m.csv")
-    findings = examine(table, summarise(table, SPLIT)["totals"], load(ValidateConfig, "validate", PARAMS))
-    return [f.expectation.split("column='")[1].split("'")[0] for f in findings if not f.holds]
+    return [f.expectation.split("column='")[1].split("'")[0] for f in findings_of(rows, folder) if not f.holds]
 
 
 def test_a_few_dark_ones_are_borne_and_many_are_not(tmp_path: Path) -> None:
@@ -205,12 +264,8 @@ def test_a_limit_on_what_is_no_column_of_numbers_is_told(tmp_path: Path, column:
 
 
 def test_what_could_not_be_examined_is_told_as_such(tmp_path: Path) -> None:
-    with ManifestWriter(tmp_path / "m.csv") as manifest:
-        manifest.write(good_rows())
-    table = read_table(tmp_path / "m.csv").drop(columns="row")
-    (finding,) = [
-        f for f in examine(table, {}, ValidateConfig({}, {})) if "unique" in f.expectation and "row" in f.expectation
-    ]
+    found = findings_of(good_rows(), tmp_path, "ALTER TABLE photographs DROP COLUMN row")
+    (finding,) = [f for f in found if "unique(column='row'" in f.expectation]
     assert not finding.holds
     assert finding.observed.startswith("could not be examined: ")
     assert '"row"' in finding.observed
@@ -218,13 +273,9 @@ def test_what_could_not_be_examined_is_told_as_such(tmp_path: Path) -> None:
 
 def test_system_files_do_not_count_as_rejects(tmp_path: Path) -> None:
     rows = good_rows(10) + [Row(f"{i}/.DS_Store", "test", "", "", "rejected", "system_file") for i in range(90)]
-    with ManifestWriter(tmp_path / "m.csv") as manifest:
-        for row in rows:
-            manifest.write([row])
-    summary = summarise(read_table(tmp_path / "m.csv"), SPLIT)
+    summary = summary_of(rows, tmp_path)
     assert summary["totals"]["reject_share"] == 0
     assert summary["rejected"] == {"system_file": 90}
-    assert isinstance(read_table(tmp_path / "m.csv"), pd.DataFrame)
 
 
 def test_a_data_set_is_compared_with_the_last_accepted_one(tmp_path: Path) -> None:
@@ -233,10 +284,7 @@ def test_a_data_set_is_compared_with_the_last_accepted_one(tmp_path: Path) -> No
     reference = read_reference(tmp_path / "accepted.json")
 
     def totals(rows: list[Row]) -> dict[str, float]:
-        with ManifestWriter(tmp_path / "m.csv") as manifest:
-            for row in rows:
-                manifest.write([row])
-        found: dict[str, float] = summarise(read_table(tmp_path / "m.csv"), SPLIT, reference)["totals"]
+        found: dict[str, float] = summary_of(rows, tmp_path, reference)["totals"]
         return found
 
     assert (totals(good_rows())["median_change"], totals(good_rows())["share_lost"]) == (0, 0)

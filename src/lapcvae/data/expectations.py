@@ -8,17 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from pandas.api.types import is_any_real_numeric_dtype
-
 from lapcvae.data.docs_pages import make_offline
+from lapcvae.data.manifest import TYPES
+from lapcvae.data.manifest_table import PHOTOGRAPHS, SCHEMA, SQL_TYPES, TOTALS, ManifestTable
 from lapcvae.data.reasons import NOT_COUNTED, REASONS
 from lapcvae.data.split import SPLITS
-from lapcvae.data.summary import SCHEMA
 from lapcvae.errors import DataError
 
 _FORMAT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["name"]}
@@ -58,11 +57,15 @@ class Finding:
 
 
 def examine(
-    table: pd.DataFrame, totals: dict[str, float], config: ValidateConfig, docs: Path | None = None
+    table: ManifestTable, totals: dict[str, float], config: ValidateConfig, docs: Path | None = None
 ) -> list[Finding]:
-    """Run both suites, on a manifest's table and on its totals; with `docs`, write Data Docs there (`index.html`)."""
+    """Run both suites, on a manifest's table and on its totals; with `docs`, write Data Docs there (`index.html`).
+
+    Great Expectations asks the database, so that photographs are never all in memory.
+    """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    table.put_totals(totals)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns about its own dependencies
         import great_expectations as gx
@@ -70,39 +73,32 @@ def examine(
 
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        photographs = _with_group_splits(table)
+        source = context.data_sources.add_sqlite("manifest", connection_string=f"sqlite:///{table.path}")
         definitions = [
-            _definition(gx, context, "photographs", _photographs(gx, photographs, config)),
-            _definition(gx, context, "totals", _totals(gx, totals, config)),
+            _definition(gx, context, source, PHOTOGRAPHS, _photographs(gx, config)),
+            _definition(gx, context, source, TOTALS, _totals(gx, totals, config)),
         ]
         if docs is not None:
             _add_site(context, docs)
-        frames = (photographs, pd.DataFrame([{"name": "all photographs", **totals}]))
         outcomes = []
-        for definition, frame in zip(definitions, frames, strict=True):
+        for definition in definitions:
             checkpoint = gx.Checkpoint(name=definition.name, validation_definitions=[definition], result_format=_FORMAT)
-            run = context.checkpoints.add_or_update(checkpoint).run(batch_parameters={"dataframe": frame})
-            outcomes += [(outcome, frame) for result in run.run_results.values() for outcome in result.results]
+            run = context.checkpoints.add_or_update(checkpoint).run()
+            outcomes += [
+                (outcome, definition.name) for result in run.run_results.values() for outcome in result.results
+            ]
         if docs is not None:
             context.build_data_docs()
-    found = (_finding(outcome, frame is not photographs, table) for outcome, frame in outcomes)
-    findings = sorted(found, key=lambda finding: finding.expectation)
+    findings = sorted(
+        (_finding(outcome, of, table) for outcome, of in outcomes), key=lambda finding: finding.expectation
+    )
     if docs is not None:
         make_offline(docs, findings)
     return findings
 
 
-def _with_group_splits(table: pd.DataFrame) -> pd.DataFrame:
-    """Add how many splits the person and the group of near-duplicates of each photograph are found in."""
-    accepted = table[table.status == "accepted"]
-    columns = {"group_splits": "group", "near_splits": "near"}
-    found = {name: table[of].map(accepted.groupby(of, observed=True).split.nunique()) for name, of in columns.items()}
-    return table.assign(**{name: splits.fillna(0).astype(int) for name, splits in found.items()})
-
-
-def _definition(gx: Any, context: Any, name: str, expectations: list[Any]) -> Any:
-    source = context.data_sources.add_or_update_pandas(name)
-    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
+def _definition(gx: Any, context: Any, source: Any, name: str, expectations: list[Any]) -> Any:
+    batch = source.add_table_asset(name, table_name=name).add_batch_definition_whole_table(name)
     suite = context.suites.add_or_update(gx.ExpectationSuite(name, expectations=expectations))
     return context.validation_definitions.add_or_update(gx.ValidationDefinition(name=name, data=batch, suite=suite))
 
@@ -116,57 +112,57 @@ def _add_site(context: Any, docs: Path) -> None:
     )
 
 
-def _photographs(gx: Any, table: pd.DataFrame, config: ValidateConfig) -> list[Any]:
+def _photographs(gx: Any, config: ValidateConfig) -> list[Any]:
+    from great_expectations.expectations.row_conditions import Column
+
     e = gx.expectations
-    accepted = {"row_condition": 'status=="accepted"', "condition_parser": "pandas"}
-    near = {"row_condition": 'status=="accepted" and near!=0', "condition_parser": "pandas"}
-    rejected = {"row_condition": 'status=="rejected"', "condition_parser": "pandas"}
+    is_accepted = Column("status") == "accepted"
+    accepted = {"row_condition": is_accepted}
+    near = {"row_condition": is_accepted & (Column("near") != "")}
+    rejected = {"row_condition": Column("status") == "rejected"}
     checks = [
-        e.ExpectTableColumnsToMatchSet(column_set=[*SCHEMA, "group_splits", "near_splits"], exact_match=True),
+        e.ExpectTableColumnsToMatchSet(column_set=list(SCHEMA), exact_match=True),
         *(
-            e.ExpectColumnValuesToBeOfType(column=name, type_=f"{kind.__name__}64")
+            e.ExpectColumnValuesToBeOfType(column=name, type_=SQL_TYPES[kind])
             for name, kind in SCHEMA.items()
-            if kind in (int, float)
+            if kind is not str
         ),
         e.ExpectColumnValuesToBeInSet(column="status", value_set=["accepted", "rejected"]),
         e.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS), **accepted),
         e.ExpectColumnValuesToBeInSet(column="reason", value_set=sorted(REASONS), **rejected),
         e.ExpectColumnValuesToBeInSet(column="reason", value_set=[""], **accepted),
-        e.ExpectColumnValuesToBeInSet(column="sha256_whole", value_set=[True], **accepted),
+        e.ExpectColumnValuesToBeInSet(column="sha256_whole", value_set=[1], **accepted),
         e.ExpectColumnValuesToBeUnique(column="row", **accepted),
         e.ExpectColumnValuesToBeUnique(column="pixels_sha256", **accepted),
         e.ExpectColumnValuesToBeInSet(column="group_splits", value_set=[1], **accepted),
         e.ExpectColumnValuesToBeInSet(column="near_splits", value_set=[1], **near),
     ]
     # What CelebA's makers aligned is taken as it is, faces in profile too, whose points lie far from the template's.
-    fitted = accepted | {"row_condition": 'status=="accepted" and source!="celeba"'}
-    conditions = {"residual": fitted}
+    conditions = {"residual": {"row_condition": is_accepted & (Column("source") != "celeba")}}
+    figures = [name for name, kind in TYPES.items() if kind is not str]
     return checks + [
-        _between(gx, column, limits, table, "ranges", **conditions.get(column, accepted))
+        _between(gx, column, limits, figures, "ranges", **conditions.get(column, accepted))
         for column, limits in config.ranges.items()
     ]
 
 
 def _totals(gx: Any, totals: dict[str, float], config: ValidateConfig) -> list[Any]:
-    table = pd.DataFrame([totals])
-    return [_between(gx, name, limits, table, "totals") for name, limits in config.totals.items()]
+    return [_between(gx, name, limits, totals, "totals") for name, limits in config.totals.items()]
 
 
-def _between(gx: Any, column: str, limits: Range, table: pd.DataFrame, section: str, **where: str) -> Any:
-    numbers = [name for name in table.columns if is_any_real_numeric_dtype(table[name])]
-    if column not in numbers:
-        raise DataError(f"validate.{section} limits `{column}`, which is none of its figures: {', '.join(numbers)}")
+def _between(gx: Any, column: str, limits: Range, figures: Collection[str], section: str, **where: Any) -> Any:
+    if column not in figures:
+        raise DataError(f"validate.{section} limits `{column}`, which is none of its figures: {', '.join(figures)}")
     return gx.expectations.ExpectColumnValuesToBeBetween(
         column=column, min_value=limits.low, max_value=limits.high, mostly=1 - limits.share_outside, **where
     )
 
 
-def _finding(outcome: Any, of_totals: bool, table: pd.DataFrame) -> Finding:
+def _finding(outcome: Any, of: str, table: ManifestTable) -> Finding:
     settings = outcome.expectation_config
     kwargs = {k: v for k, v in settings.kwargs.items() if k not in ("batch_id", "condition_parser")}
-    condition = kwargs.pop("row_condition", None)
-    if condition is not None:
-        kwargs["where"] = condition["pass_through_filter"] if isinstance(condition, dict) else str(condition)
+    if condition := kwargs.pop("row_condition", None):
+        kwargs["where"] = _where(condition)
     text = f"{settings.type}({', '.join(f'{k}={v!r}' for k, v in sorted(kwargs.items()))})"
     result = outcome.result or {}
     if raised := _raised(outcome):
@@ -175,7 +171,7 @@ def _finding(outcome: Any, of_totals: bool, table: pd.DataFrame) -> Finding:
         value = result.get("observed_value")
         return Finding(text, bool(outcome.success), ", ".join(value) if isinstance(value, list) else str(value), ())
     values = result.get("partial_unexpected_list") or []
-    if of_totals:
+    if of == TOTALS:
         names = [] if outcome.success else _behind(kwargs["column"], table)
         return Finding(text, bool(outcome.success), f"{values[0]}" if values else "within", tuple(names[:_SHOWN]))
     names = [str(row["name"]) for row in result.get("partial_unexpected_index_list") or []]
@@ -185,6 +181,13 @@ def _finding(outcome: Any, of_totals: bool, table: pd.DataFrame) -> Finding:
     return Finding(text, bool(outcome.success), observed, tuple(sorted(names)[:_SHOWN]))
 
 
+def _where(condition: Any) -> str:
+    """A row condition in words."""
+    if condition["type"] == "and":
+        return " and ".join(map(_where, condition["conditions"]))
+    return f"{condition['column']['name']} {condition['operator']} {condition['parameter']!r}"
+
+
 def _raised(outcome: Any) -> str:
     """What Great Expectations itself failed with, "" if with nothing; it tells so once, or for each figure it needs."""
     told = outcome.exception_info
@@ -192,16 +195,15 @@ def _raised(outcome: Any) -> str:
     return next((str(one["exception_message"]) for one in each if one["raised_exception"]), "")
 
 
-def _behind(total: str, table: pd.DataFrame) -> list[str]:
+def _behind(total: str, table: ManifestTable) -> list[str]:
     """Photographs that make a total what it is, with their reasons; none where it is of the data set as a whole."""
-    rejected = (table.status == "rejected") & ~table.reason.isin(NOT_COUNTED)
-    if total == "unaccounted":
-        rows = (table.status != "accepted") & ~((table.status == "rejected") & (table.reason != ""))
-    elif total == "reject_share":
-        rows = rejected
-    elif total.startswith("share_"):
-        rows = rejected & (table.reason == total.removeprefix("share_"))
-    else:
+    not_counted = ", ".join(f"'{reason}'" for reason in sorted(NOT_COUNTED))
+    rejected = f"status = 'rejected' AND reason NOT IN ({not_counted})"
+    which = {
+        "unaccounted": "status != 'accepted' AND NOT (status = 'rejected' AND reason != '')",
+        "reject_share": rejected,
+    } | {f"share_{reason}": f"{rejected} AND reason = '{reason}'" for reason in REASONS}
+    if total not in which:
         return []
-    some = table[rows].head(_SHOWN)
-    return [f"{name} ({reason or 'no reason'})" for name, reason in zip(some.name, some.reason, strict=True)]
+    some = table.ask(f"SELECT name, reason FROM {PHOTOGRAPHS} WHERE {which[total]} LIMIT {_SHOWN}")
+    return [f"{name} ({reason or 'no reason'})" for name, reason in some]

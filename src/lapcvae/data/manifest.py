@@ -83,7 +83,7 @@ class ManifestWriter:
 
 def read_manifest(path: Path) -> Iterator[Row]:
     """The manifest's rows in order. Raises `DataError` where there is no such file or its columns are others."""
-    return map(row_of, _lines(path))
+    return map(row_of, read_fields(path))
 
 
 def read_texts(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
@@ -91,10 +91,11 @@ def read_texts(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
 
     Raises `DataError` as `read_manifest` does.
     """
-    return map(itemgetter(*map(COLUMNS.index, columns)), _lines(path))
+    return map(itemgetter(*map(COLUMNS.index, columns)), read_fields(path))
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
+def read_fields(path: Path) -> Iterator[list[str]]:
+    """All columns of every row, as they are written. Raises `DataError` as `read_manifest` does."""
     if not path.is_file():
         raise DataError(f"{path}: not found; run `dvc repro align` first")
     with path.open(encoding="utf-8", newline="") as stream:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lapcvae.data.expectations import Finding, ValidateConfig, examine
+from lapcvae.data.manifest_table import manifest_table
 from lapcvae.data.split import SplitConfig
-from lapcvae.data.summary import read_reference, read_table, summarise
+from lapcvae.data.summary import read_reference, summarise
 from lapcvae.errors import ExpectationError
 from lapcvae.io.atomic import atomic_folder, write_json
 
@@ -29,9 +30,8 @@ def validate(files: ValidationFiles, config: ValidateConfig, split: SplitConfig)
     On a breach the report lies beside its place under the name `*.breach.json`, and no old one is left in its place.
     """
     report, docs = files.report, files.docs
-    table = read_table(files.manifest)
-    summary = summarise(table, split, read_reference(files.reference))
-    with atomic_folder(docs) as folder:
+    with manifest_table(files.manifest) as table, atomic_folder(docs) as folder:
+        summary = summarise(table, split, read_reference(files.reference))
         findings = examine(table, summary["totals"], config, folder)
     broken = [finding for finding in findings if not finding.holds]
     breach = report.with_name(f"{report.stem}.breach.json")
