@@ -19,7 +19,7 @@ from lapcvae.data.duplicates import DuplicatesConfig
 from lapcvae.data.found import found_of, packed, unpacked
 from lapcvae.data.judge import AlignConfig
 from lapcvae.data.likeness import likeness_of
-from lapcvae.data.manifest import Row, numbered, row_of
+from lapcvae.data.manifest import Row, numbered, row_of, unnumbered
 from lapcvae.data.photograph_writer import PhotographWriter
 from lapcvae.data.split import SplitConfig
 from lapcvae.io.atomic import sha256_file
@@ -153,9 +153,11 @@ def test_found_comes_back_from_its_bytes() -> None:
     assert found.likeness.ranks == bytes([1, 2])
 
 
-@pytest.mark.parametrize("name", ["plain", "a, b", 'a "b"', '"', ","])
-def test_a_line_gets_its_number_and_nothing_else(name: str) -> None:
-    row = Row(name, "s", name, "1" * 64, "accepted", row=0, split="val", brightness=1.5)
-    line = found_of([row], [b"k" * 16], likeness_of([])).lines[0]
-    again = row_of(next(csv.reader([numbered(line, 12345)])))
-    assert again == replace(row, row=12345)
+def test_lines_get_their_numbers_and_nothing_else() -> None:
+    names = ["plain", "a, b", 'a "b"', '"', ",", "b'", "%d", "é"]
+    rows = [Row(name, "s", name, "1" * 64, "accepted", row=0, split="val", brightness=1.5) for name in names]
+    rows.insert(3, Row("r", "s", "", "", "rejected", "not_a_file"))
+    text = "".join(map(unnumbered, rows)).encode()
+    again = [row_of(fields) for fields in csv.reader(numbered(text, 998).decode().splitlines())]
+    assert [row.row for row in again] == [998, 999, 1000, -1, 1001, 1002, 1003, 1004, 1005]
+    assert [replace(row, row=min(row.row, 0)) for row in again] == rows

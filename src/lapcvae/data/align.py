@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
-import itertools
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -33,8 +32,9 @@ from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
 from lapcvae.io.record_store import DIGEST_BYTES, RecordFile, RecordStore, write_record
 
-_BATCH = 4096  # photographs looked up and written at a time
-_FORMAT = "7"  # part of the cache keys; raise it when the rules, the warp, the measures or what is kept change
+_BATCH = 4096  # photographs looked up and written at a time, at most
+_CHUNK = 32  # of them handed to a worker at a time, as a rule
+_FORMAT = "8"  # part of the cache keys; raise it when the rules, the warp, the measures or what is kept change
 _PIXELS = "pixels"
 _CRASHED = "crashed"
 
@@ -150,23 +150,25 @@ def align(
                 images.append(part)
             for of_shard in found:
                 likeness.add(of_shard.likeness)
-                waiting.append(of_shard.lines, of_shard.states)
+                waiting.append(of_shard.text, of_shard.states)
                 counts.update(of_shard.outcomes)
-                bar.update(len(of_shard.lines))
+                bar.update(len(of_shard.states))
 
-        one_ahead(_batches(read_seen(inputs.raw, inputs.landmarks)), begin, finish)
+        # Small enough for the workers to have a whole batch in hand while the one before is written.
+        some = min(_BATCH, workers.ahead(_CHUNK))
+        one_ahead(_batches(read_seen(inputs.raw, inputs.landmarks), some), begin, finish)
         images.flush()  # while duplicates are looked for
         with ManifestWriter(folder / "manifest.csv") as manifest:
             _write(waiting, likeness.decide(duplicates), images, manifest, counts)
     return +counts
 
 
-def _batches(shards: Iterator[Seen]) -> Iterator[list[Seen]]:
+def _batches(shards: Iterator[Seen], most: int) -> Iterator[list[Seen]]:
     batch, photographs = list[Seen](), 0
     for seen in shards:
         batch.append(seen)
         photographs += len(seen.entries)
-        if photographs >= _BATCH:
+        if photographs >= most:
             yield batch
             batch, photographs = [], 0
     if batch:
@@ -182,24 +184,30 @@ def _write(
 ) -> None:
     """Write the rows that waited; take the faces of duplicates out of `images`, and their rows from `counts`."""
     in_vain: list[int] = []
-    standing, made = itertools.count(), itertools.count()
-    for line, state in waiting.read():
-        like = None if state == REJECTED else alike.get(next(standing))
-        place = next(made) if state == MADE else -1
-        if like is None:
-            manifest.write_line(line if place < 0 else numbered(line, place - len(in_vain)))
-            continue
-        row = row_of(next(csv.reader([line])))
-        reason, row.near = like
-        if reason:
-            if place >= 0:
-                in_vain.append(place)
-            counts.subtract([row.reason or row.status])
-            _duplicate(row, reason)
-            counts.update([reason])
-        elif place >= 0:
-            row.row = place - len(in_vain)
-        manifest.write([row])
+    stood = made = 0  # of the shards before: photographs that were to get a face, and those that did
+    for text, states in waiting.read():
+        standing = range(stood, stood + len(states) - states.count(REJECTED))
+        if alike.keys().isdisjoint(standing):
+            manifest.write_text(numbered(text, made - len(in_vain)))
+        else:
+            places, rows = iter(standing), iter(range(made, made + states.count(MADE)))
+            for line, state in zip(text.splitlines(keepends=True), states, strict=True):
+                like = None if state == REJECTED else alike.get(next(places))
+                place = next(rows) if state == MADE else -1
+                line = numbered(line, place - len(in_vain))
+                if like is None:
+                    manifest.write_text(line)
+                    continue
+                row = row_of(next(csv.reader([line.decode()])))
+                reason, row.near = like
+                if reason:
+                    if place >= 0:
+                        in_vain.append(place)
+                    counts.subtract([row.reason or row.status])
+                    _duplicate(row, reason)
+                    counts.update([reason])
+                manifest.write([row])
+        stood, made = standing.stop, made + states.count(MADE)
     images.remove(in_vain)
 
 

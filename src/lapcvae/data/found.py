@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lapcvae.data.csv_line import line_of
 from lapcvae.data.likeness import Likeness
-from lapcvae.data.manifest import Row, values_of
+from lapcvae.data.manifest import Row, unnumbered
 
 REJECTED, UNMADE, MADE = range(3)  # before a face was to be made; a face was to be made, and was not; it was
 _KEY_BYTES = 16  # see `io.cache.key_of`
@@ -18,12 +16,13 @@ _KEY_BYTES = 16  # see `io.cache.key_of`
 class Found(NamedTuple):
     """Of each photograph its manifest line and what became of it, and the likeness of those not REJECTED.
 
-    Lines are as they are in the end, but for duplicates and the row's number, which is 0 where there is a face.
+    Lines are as they are in the end, but for duplicates and, where there is a face, for its number (see
+    `manifest.unnumbered`).
     """
 
     states: bytes  # a byte a photograph: REJECTED, UNMADE or MADE
     outcomes: list[str]  # `accepted`, or the reason
-    lines: list[str]
+    text: bytes  # the lines, one after the other
     faces: list[bytes]  # keys, of those MADE
     likeness: Likeness
 
@@ -33,7 +32,7 @@ def found_of(rows: Sequence[Row], keys: Sequence[bytes], likeness: Likeness) -> 
     return Found(
         bytes(REJECTED if not key else UNMADE if row.row < 0 else MADE for row, key in zip(rows, keys, strict=True)),
         [row.reason or row.status for row in rows],
-        [line_of(values_of(row)) for row in rows],
+        "".join(map(unnumbered, rows)).encode(),
         [key for row, key in zip(rows, keys, strict=True) if row.row >= 0],
         likeness,
     )
@@ -41,8 +40,7 @@ def found_of(rows: Sequence[Row], keys: Sequence[bytes], likeness: Likeness) -> 
 
 def packed(found: Found) -> bytes:
     """`found` as bytes, for the cache."""
-    texts = ["\n".join(found.outcomes).encode(), "".join(found.lines).encode()]
-    parts = [found.states, *texts, b"".join(found.faces), *found.likeness]
+    parts = [found.states, "\n".join(found.outcomes).encode(), found.text, b"".join(found.faces), *found.likeness]
     return b"".join(struct.pack("<I", len(part)) + part for part in parts)
 
 
@@ -53,6 +51,6 @@ def unpacked(data: bytes) -> Found:
         (length,) = struct.unpack_from("<I", data, at)
         parts.append(data[at + 4 : at + 4 + length])
         at += 4 + length
-    states, outcomes, lines, keys, *likeness = parts
+    states, outcomes, text, keys, *likeness = parts
     faces = [keys[i : i + _KEY_BYTES] for i in range(0, len(keys), _KEY_BYTES)]
-    return Found(states, outcomes.decode().split("\n"), list(io.StringIO(lines.decode())), faces, Likeness(*likeness))
+    return Found(states, outcomes.decode().split("\n"), text, faces, Likeness(*likeness))

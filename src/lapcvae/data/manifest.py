@@ -53,6 +53,7 @@ COLUMNS = tuple(f.name for f in fields(Row))
 values_of = attrgetter(*COLUMNS)  # a row's values, in the order of the columns
 TYPES: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)}
 _ROW = COLUMNS.index("row")
+_OPEN = "\0"  # no name has one (see `names.printable`)
 _BUFFER_BYTES = 1 << 20  # of images, written at a time
 _NUMBERS = [(place, kind) for place, kind in enumerate(TYPES.values()) if kind is not str]
 
@@ -61,8 +62,8 @@ class ManifestWriter:
     """Writes rows to a CSV file as they come; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self._stream = path.open("w", encoding="utf-8", newline="\n")
-        self._stream.write(line_of(COLUMNS))
+        self._stream = path.open("wb")
+        self._stream.write(line_of(COLUMNS).encode())
 
     def __enter__(self) -> ManifestWriter:
         return self
@@ -74,11 +75,11 @@ class ManifestWriter:
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append some rows."""
-        self._stream.writelines(line_of(values_of(row)) for row in rows)
+        self._stream.writelines(line_of(values_of(row)).encode() for row in rows)
 
-    def write_line(self, line: str) -> None:
-        """Append a row that has been written elsewhere, as its line."""
-        self._stream.write(line)
+    def write_text(self, lines: bytes) -> None:
+        """Append rows that have been written elsewhere, as their lines."""
+        self._stream.write(lines)
 
 
 def read_manifest(path: Path) -> Iterator[Row]:
@@ -113,14 +114,16 @@ def row_of(texts: list[str]) -> Row:
     return Row(*values)
 
 
-def numbered(line: str, row: int) -> str:
-    """A row's line with its place in images.npy."""
-    if '"' in line:  # a comma may be part of a name
-        fields = next(csv.reader([line]))
-        fields[_ROW] = str(row)
-        return line_of(fields)
-    *before, _, after = line.split(",", _ROW + 1)
-    return ",".join([*before, str(row), after])
+def unnumbered(row: Row) -> str:
+    """A row's line; where the row has a place in images.npy, that is left open until `numbered`."""
+    values = values_of(row)
+    return line_of(values if row.row < 0 else [*values[:_ROW], _OPEN, *values[_ROW + 1 :]])
+
+
+def numbered(lines: bytes, first: int) -> bytes:
+    """Lines of `unnumbered`, whose open places are filled in with `first` and the numbers after it."""
+    head, *rest = lines.split(_OPEN.encode())
+    return head + b"".join(b"%d%b" % numbered for numbered in enumerate(rest, first))
 
 
 class ImagesWriter:

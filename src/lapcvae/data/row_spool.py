@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 
 
 class RowSpool:
-    """An unnamed file of manifest lines, each with its state (see `data.found`); a context manager."""
+    """An unnamed file of manifest lines, some at a time, each with its state (see `data.found`); a context manager."""
 
     def __init__(self) -> None:
-        self._stream = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115 - see __exit__
-        self._states = bytearray()
+        self._stream = tempfile.TemporaryFile()  # noqa: SIM115 - see __exit__
+        self._pieces: list[tuple[int, bytes]] = []  # how many bytes of lines, and their states
 
     def __enter__(self) -> RowSpool:
         return self
@@ -22,12 +22,13 @@ class RowSpool:
     ) -> None:
         self._stream.close()
 
-    def append(self, lines: Iterable[str], states: bytes) -> None:
-        """Put some lines at the end."""
-        self._stream.writelines(lines)
-        self._states.extend(states)
+    def append(self, lines: bytes, states: bytes) -> None:
+        """Put some lines at the end, with a state each."""
+        self._stream.write(lines)
+        self._pieces.append((len(lines), states))
 
-    def read(self) -> Iterator[tuple[str, int]]:
-        """All lines in order, each with its state; nothing is appended afterwards."""
+    def read(self) -> Iterator[tuple[bytes, bytes]]:
+        """What was appended, in order; nothing is appended afterwards."""
         self._stream.seek(0)
-        return zip(self._stream, self._states, strict=True)
+        for length, states in self._pieces:
+            yield self._stream.read(length), states
