@@ -92,18 +92,27 @@ def read_texts(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
 
     Raises `DataError` as `read_manifest` does.
     """
-    return map(itemgetter(*map(COLUMNS.index, columns)), read_fields(path))
+    places = [COLUMNS.index(column) for column in columns]
+    wanted, after = itemgetter(*places), max(places) + 1
+    # Without a quote in a line, what is before a comma needs no csv module, and what is after the last column no look.
+    return (
+        wanted(next(csv.reader([line])) if '"' in line else line.rstrip("\n").split(",", after))
+        for line in _lines(path)
+    )
 
 
 def read_fields(path: Path) -> Iterator[list[str]]:
     """All columns of every row, as they are written. Raises `DataError` as `read_manifest` does."""
+    return csv.reader(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[str]:
     if not path.is_file():
         raise DataError(f"{path}: not found; run `dvc repro align` first")
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = csv.reader(stream)
-        if tuple(next(rows, ())) != COLUMNS:
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        if next(stream, "") != line_of(COLUMNS):
             raise DataError(f"{path}: its columns are not those of this version; run `dvc repro --force align`")
-        yield from rows
+        yield from stream
 
 
 def row_of(texts: list[str]) -> Row:
