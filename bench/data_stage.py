@@ -17,7 +17,7 @@ import psutil
 import yaml
 
 TOP = Path(__file__).parents[1]
-_LOOK_S = 0.2  # between looks at a stage's memory
+_LOOK_S = 0.05  # between looks at a stage's memory
 _SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from lapcvae.data.decode import DecodeConfig, Unreadable, decode
 from lapcvae.data.manifest import read_texts
-from lapcvae.data.photographs import Entry, PackedFolder, packed_folder, read_index, read_photograph
+from lapcvae.data.photographs import Entry, PackedFolder, entries_of, packed_folder, read_lines, read_photograph
 from lapcvae.data.reasons import REASONS
 from lapcvae.data.split import SPLITS
 from lapcvae.errors import DataError
@@ -37,7 +37,10 @@ def account(manifest: Path) -> dict[str, Any]:
 
     Every row is one entry of the source, so accepted and rejected add up to all of them; raises `DataError` if not.
     """
-    outcomes = Counter(read_texts(manifest, "status", "split", "reason"))
+    return _counts(Counter(read_texts(manifest, "status", "split", "reason")), manifest)
+
+
+def _counts(outcomes: Counter[tuple[str, ...]], manifest: Path) -> dict[str, Any]:
     splits, reasons = Counter[str](), Counter[str]()
     for (status, split, reason), count in outcomes.items():
         if status == "accepted":
@@ -66,12 +69,15 @@ def as_text(counts: dict[str, Any]) -> str:
 
 def write_page(manifest: Path, raw: Path, out: Path, decoding: DecodeConfig) -> None:
     """Write the account as one page that needs no network, with thumbnails of the rejected photographs by reason."""
-    counts, packed = account(manifest), packed_folder(raw)
-    shown: dict[str, list[str]] = {reason: [] for reason in counts["rejected"]}
-    for entry, (reason, name) in zip(read_index(raw), read_texts(manifest, "reason", "name"), strict=True):
+    packed, outcomes, shown = packed_folder(raw), Counter[tuple[str, ...]](), defaultdict[str, list[str]](list)
+    rows = read_texts(manifest, "status", "split", "reason", "name")
+    for line, (*outcome, name) in zip(read_lines(raw), rows, strict=True):
+        outcomes[tuple(outcome)] += 1
+        reason = outcome[2]
         if reason and len(shown[reason]) < _SHOWN:
+            (entry,) = entries_of([line])
             shown[reason].append(_figure(name, entry, packed, decoding))
-    write_text(out, _page(counts, shown))
+    write_text(out, _page(_counts(outcomes, manifest), shown))
 
 
 def _page(counts: dict[str, Any], shown: dict[str, list[str]]) -> str:
@@ -80,8 +86,8 @@ def _page(counts: dict[str, Any], shown: dict[str, list[str]]) -> str:
     numbers += [("rejected", sum(counts["rejected"].values()))]
     rows = "".join(f"<tr><td>{label}<td class=n>{n:,}" for label, n in numbers)
     parts = []
-    for reason, figures in shown.items():
-        count = counts["rejected"][reason]
+    for reason, count in counts["rejected"].items():
+        figures = shown[reason]
         note = f", the first {len(figures)} shown" if count > len(figures) else ""
         parts.append(f"<h2>{reason}: {count:,}{note}</h2><p>{html.escape(REASONS[reason])}</p>{''.join(figures)}")
     return (

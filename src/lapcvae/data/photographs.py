@@ -54,16 +54,29 @@ def shard_in(file: str) -> str:
 
 def read_index(folder: Path) -> Iterator[Entry]:
     """Every entry of a packed folder, in the source's order. Raises `DataError` where there is no such index."""
-    return entries_of(_lines(folder))
+    return entries_of(read_lines(folder))
+
+
+def read_lines(folder: Path) -> Iterator[str]:
+    """The same as lines, which takes a fraction of the time. Raises `DataError` as `read_index` does."""
+    path = folder / INDEX
+    try:
+        stream = path.open(encoding="utf-8", newline="\n")
+    except FileNotFoundError:
+        raise _without_index(path) from None
+    with stream:
+        if next(stream, "").rstrip("\n") != ",".join(COLUMNS):
+            raise DataError(f"{path}: its columns are not {', '.join(COLUMNS)}; run `dvc repro --force download`")
+        yield from stream
 
 
 def read_shards(folder: Path) -> Iterator[tuple[list[str], int]]:
-    """The same as lines, those of a shard at a time, with how many of them are of stored photographs.
+    """The lines, those of a shard at a time, with how many of them are of stored photographs.
 
     What was refused is with the photographs before it, as far as `MOST_ROWS` lines go.
     """
     lines, stored, last = list[str](), 0, ""
-    for line in _lines(folder):
+    for line in read_lines(folder):
         shard = shard_of(line)
         if lines and (shard not in ("", last) or len(lines) == MOST_ROWS):
             yield lines, stored
@@ -93,18 +106,6 @@ def ends_shard(name: str, size: int) -> bool:
 def shard_of(line: str) -> str:
     """The name of the shard that a line of the index names, "" if what it is of was refused."""
     return line.rsplit(",", _AFTER_SHARD + 1)[1]
-
-
-def _lines(folder: Path) -> Iterator[str]:
-    path = folder / INDEX
-    try:
-        stream = path.open(encoding="utf-8", newline="\n")
-    except FileNotFoundError:
-        raise _without_index(path) from None
-    with stream:
-        if next(stream, "").rstrip("\n") != ",".join(COLUMNS):
-            raise DataError(f"{path}: its columns are not {', '.join(COLUMNS)}; run `dvc repro --force download`")
-        yield from stream
 
 
 class PackedFolder(NamedTuple):
