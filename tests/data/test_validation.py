@@ -193,6 +193,14 @@ def test_a_disk_without_room_for_the_table_is_told(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == [manifest]
 
 
+def test_the_temporary_folder_may_be_called_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tmp_path / "a b?c%41#d"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    assert json.loads(run(good_rows(), tmp_path).read_bytes())["holds"] is True
+    assert list(odd.iterdir()) == []
+
+
 def test_memory_does_not_grow_with_the_photographs(tmp_path: Path) -> None:
     """What Python holds of them: SQLite holds two megabytes of any table."""
     few, many = (_python_peak(good_rows(count), tmp_path / str(count)) for count in (500, 5000))

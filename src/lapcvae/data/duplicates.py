@@ -70,8 +70,9 @@ def _root(parent: np.ndarray, i: int) -> int:
 
 def _candidates(hashes: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of indices, among the chosen ones, of hashes that may be near each other."""
+    low_bytes = hashes[:, : 2 * _LOW : 2]  # a row of a hash has two bytes
     for band in range(_BANDS):
-        keys = np.ascontiguousarray(hashes[:, 4 * band : 4 * band + 4 : 2]).view(np.uint16).ravel()[chosen]
+        keys = np.ascontiguousarray(low_bytes[:, 2 * band : 2 * band + 2]).view(np.uint16).ravel()[chosen]
         order = chosen[np.argsort(keys, kind="stable")]
         counts_of = np.bincount(keys, minlength=1 << 16)  # looked up by key: a search would cost ten times as much
         start_of = np.cumsum(counts_of) - counts_of

@@ -22,6 +22,7 @@ from lapcvae.errors import DataError
 
 _FORMAT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["name"]}
 _SCHEMA = ("expect_table_columns_to_match_set", "expect_column_values_to_be_of_type")
+_SITE = "data_docs"
 _SHOWN = 5  # photographs named for each breach
 
 
@@ -73,7 +74,7 @@ def examine(
 
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        source = context.data_sources.add_sqlite("manifest", connection_string=f"sqlite:///{table.path}")
+        source = context.data_sources.add_sqlite("manifest", connection_string=table.url)
         definitions = [
             _definition(gx, context, source, PHOTOGRAPHS, _photographs(gx, config)),
             _definition(gx, context, source, TOTALS, _totals(gx, totals, config)),
@@ -88,7 +89,7 @@ def examine(
                 (outcome, definition.name) for result in run.run_results.values() for outcome in result.results
             ]
         if docs is not None:
-            context.build_data_docs()
+            context.build_data_docs(site_names=[_SITE])  # its own default site would be left in the temporary folder
     findings = sorted(
         (_finding(outcome, of, table) for outcome, of in outcomes), key=lambda finding: finding.expectation
     )
@@ -108,7 +109,7 @@ def _add_site(context: Any, docs: Path) -> None:
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
     index = {"class_name": "DefaultSiteIndexBuilder"}
     context.add_data_docs_site(
-        "local", {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
+        _SITE, {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
     )
 
 

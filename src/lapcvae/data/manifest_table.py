@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from lapcvae.data.manifest import COLUMNS, TYPES, read_fields
 from lapcvae.errors import DataError, StorageError
@@ -33,6 +34,11 @@ class ManifestTable(NamedTuple):
 
     db: sqlite3.Connection
     path: Path
+
+    @property
+    def url(self) -> str:
+        """Of the database for SQLAlchemy, to read only; a path by itself would do, but for spaces and the like."""
+        return f"sqlite:///file:{quote(str(self.path))}?mode=ro&uri=true"
 
     def ask(self, query: str) -> Iterator[tuple[Any, ...]]:
         """The rows that a query finds."""
@@ -72,7 +78,7 @@ def _fill(db: sqlite3.Connection, manifest: Path) -> None:
     db.execute(f"CREATE TABLE {PHOTOGRAPHS} ({columns}) STRICT")
     given = {name: f"?{place}" for place, name in enumerate(COLUMNS, 1)}
     values = [_ADDED[name].format(**given) if name in _ADDED else given[name] for name in SCHEMA]
-    last = [["no row"]]
+    last = [["no row"]]  # read, to be named where it is refused
 
     def rows() -> Iterator[list[str]]:
         for last[0] in read_fields(manifest):

@@ -45,7 +45,7 @@ def summarise(table: ManifestTable, split: SplitConfig, reference: dict[str, Any
         "photographs": _total(outcomes),
         "accepted": _total(accepted),
         "rejected": {
-            reason: _total(o for o in rejected if o.reason == reason) for reason in {o.reason for o in rejected}
+            reason: _total(o for o in rejected if o.reason == reason) for reason in sorted({o.reason for o in rejected})
         },
         "groups": groups,
         "splits": {s: _total(o for o in accepted if o.split == s) for s in SPLITS},
