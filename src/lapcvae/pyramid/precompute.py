@@ -26,7 +26,7 @@ from lapcvae.io.progress import progress
 from lapcvae.io.record_store import DIGEST_BYTES, RecordStore, write_record
 from lapcvae.pyramid.filters import PyramidKind, band, reduce
 
-_PART_BYTES = 3 << 18  # of photographs, worked on at once; more of them take more memory, and longer
+_PART_BYTES = 3 << 17  # of photographs, worked on at once; more of them take more memory, and longer
 _WAITING = 4096  # photographs, at most, that wait for new ones among them
 _FORMAT = "4"  # part of the cache key; raise it when the filters or what is kept of a photograph change
 
