@@ -22,7 +22,7 @@ import torch
 from bench.limits import Limits, against_limits, wait, where_time_goes
 from bench.results import keep, table
 from bench.trainables import images_per_second, level_of, noise_images, pyramid_of
-from lapcvae.training.memory import held_memory
+from lapcvae.io.memory import held_memory
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining
 

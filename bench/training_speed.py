@@ -34,8 +34,8 @@ from bench.limits import Limits, against_limits, where_time_goes
 from bench.loop_overhead import bare_step
 from bench.results import keep, table
 from bench.trainables import PLAIN, baseline_of, images_per_second, noise_images, pyramid_of
+from lapcvae.io.memory import held_memory
 from lapcvae.training.loop import train
-from lapcvae.training.memory import held_memory
 from lapcvae.training.processes import Processes
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Terms

@@ -22,11 +22,12 @@ import torch
 
 from lapcvae.errors import DataError
 from lapcvae.io.cache import key_of
+from lapcvae.io.memory import held_memory
 from lapcvae.io.progress import progress
 from lapcvae.io.record_store import DIGEST_BYTES, RecordStore, write_record
 from lapcvae.pyramid.filters import PyramidKind, band, reduce
 
-_PART_BYTES = 3 << 17  # of photographs, worked on at once; more of them take more memory, and longer
+_PART_BYTES = 3 << 17  # of photographs, worked on at once; more of them take more memory
 _WAITING = 4096  # photographs, at most, that wait for new ones among them
 _FORMAT = "4"  # part of the cache key; raise it when the filters or what is kept of a photograph change
 
@@ -49,6 +50,7 @@ def precompute(
     with (
         nullcontext() if cache is None else RecordStore(cache / "-".join(map(str, sides)), one.lengths) as kept,
         ExitStack() as open_files,
+        held_memory(torch.device("cpu")),
         progress(total=count, label="pyramid", unit="image") as bar,
     ):
         out = [open_files.enter_context(_new(folder / "x1.npy", (count, sides[0], sides[0], 3), np.uint8))]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lapcvae.data.batches import BatchOrder
 from lapcvae.errors import TrainingError
+from lapcvae.io.memory import held_memory
 from lapcvae.io.progress import progress
 from lapcvae.models.batch_norm import batch_norms
 from lapcvae.training.account import Account
@@ -28,7 +29,6 @@ from lapcvae.training.ema import WeightAverage
 from lapcvae.training.feed import Feed
 from lapcvae.training.guards import UNUSED_NATS, all_finite, collapse, verdict
 from lapcvae.training.layout import Batch
-from lapcvae.training.memory import held_memory
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
 from lapcvae.training.precision import Measured, compiled_and_replayed, use_bf16

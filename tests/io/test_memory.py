@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lapcvae.training.memory import held_memory
+from lapcvae.io.memory import held_memory
 from tests.training.made import CPU
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def tell_pages() -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_memory_stays_within_and_goes_back_afterwards() -> None:
     # A new process: what earlier tests have freed amid this one's memory would serve tensors without the system.
-    code = "from tests.training.test_memory import tell_pages; tell_pages()"
+    code = "from tests.io.test_memory import tell_pages; tell_pages()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert found.pop("within") < PAGES / 10

@@ -1,7 +1,8 @@
-"""Keeps the C library from giving memory back to the system amid training on a processor.
+"""Keeps the C library from giving memory back to the system amid work on tensors on a processor.
 
 By default glibc maps every large tensor anew and unmaps it when it is freed, so that the system clears tens of
-thousands of pages a step, by one thread while the others wait. With one free list instead they stay with the process.
+thousands of pages time and again, by one thread while the others wait. With one free list instead they stay with the
+process.
 """
 
 from __future__ import annotations
