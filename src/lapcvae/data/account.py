@@ -69,15 +69,19 @@ def as_text(counts: dict[str, Any]) -> str:
 
 def write_page(manifest: Path, raw: Path, out: Path, decoding: DecodeConfig) -> None:
     """Write the account as one page that needs no network, with thumbnails of the rejected photographs by reason."""
-    packed, outcomes, shown = packed_folder(raw), Counter[tuple[str, ...]](), defaultdict[str, list[str]](list)
+    outcomes, shown = Counter[tuple[str, ...]](), defaultdict[str, list[tuple[str, str]]](list)
     rows = read_texts(manifest, "status", "split", "reason", "name")
-    for line, (*outcome, name) in zip(read_lines(raw), rows, strict=True):
+    for (*outcome, name), line in zip(rows, read_lines(raw), strict=True):
         outcomes[tuple(outcome)] += 1
         reason = outcome[2]
         if reason and len(shown[reason]) < _SHOWN:
-            (entry,) = entries_of([line])
-            shown[reason].append(_figure(name, entry, packed, decoding))
-    write_text(out, _page(_counts(outcomes, manifest), shown))
+            shown[reason].append((name, line))
+    counts, packed = _counts(outcomes, manifest), packed_folder(raw)
+    figures = {
+        reason: [_figure(name, entry, packed, decoding) for name, line in some for entry in entries_of([line])]
+        for reason, some in shown.items()
+    }
+    write_text(out, _page(counts, figures))
 
 
 def _page(counts: dict[str, Any], shown: dict[str, list[str]]) -> str:
@@ -87,7 +91,7 @@ def _page(counts: dict[str, Any], shown: dict[str, list[str]]) -> str:
     rows = "".join(f"<tr><td>{label}<td class=n>{n:,}" for label, n in numbers)
     parts = []
     for reason, count in counts["rejected"].items():
-        figures = shown[reason]
+        figures = shown.get(reason, [])
         note = f", the first {len(figures)} shown" if count > len(figures) else ""
         parts.append(f"<h2>{reason}: {count:,}{note}</h2><p>{html.escape(REASONS[reason])}</p>{''.join(figures)}")
     return (
