@@ -33,7 +33,7 @@ from lapcvae.io.progress import progress
 from lapcvae.io.record_store import DIGEST_BYTES, RecordFile, RecordStore, write_record
 
 _BATCH = 4096  # photographs looked up and written at a time, at most
-_CHUNK = 32  # of them handed to a worker at a time, as a rule
+_CHUNK = 16  # of them handed to a worker at a time, as a rule
 _FORMAT = "8"  # part of the cache keys; raise it when the rules, the warp, the measures or what is kept change
 _PIXELS = "pixels"
 _CRASHED = "crashed"

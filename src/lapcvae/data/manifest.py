@@ -132,7 +132,7 @@ def unnumbered(row: Row) -> str:
 def numbered(lines: bytes, first: int) -> bytes:
     """Lines of `unnumbered`, whose open places are filled in with `first` and the numbers after it."""
     head, *rest = lines.split(_OPEN.encode())
-    return head + b"".join(b"%d%b" % numbered for numbered in enumerate(rest, first))
+    return head + b"".join(b"%d%b" % place_and_text for place_and_text in enumerate(rest, first))
 
 
 class ImagesWriter:
