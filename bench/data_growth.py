@@ -21,6 +21,7 @@ from lapcvae.io.atomic import sha256_file
 
 _TURNS = 5
 _PIECE_BYTES = 1 << 20
+_FOLDERS = {"download": "raw", "landmarks": "landmarks", "align": "aligned", "pyramid": "pyramid"}  # below `data`
 _SOURCES = {"folder": "photographs", "archive": "photographs.tar"}
 Cost = dict[str, float]
 
@@ -104,7 +105,8 @@ def take_in(work: Path, first: int, last: int) -> Path:
 
 def least(work: Path, kind: str) -> dict[str, Cost]:
     """What no stage of a grown project can do without: seconds, and processor seconds."""
-    looking = {"download": timed(lambda: look_through(work / _SOURCES[kind]))} if kind == "folder" else {}
+    looks = ("source", "download") if kind == "folder" else ()
+    looking = {name: timed(lambda: look_through(work / _SOURCES[kind])) for name in looks}
     arrays = {
         "align": timed(lambda: copy(work / "data/aligned")),
         "pyramid": timed(lambda: copy(work / "data/pyramid")),
@@ -146,10 +148,9 @@ def repro(work: Path, look: bool = True) -> dict[str, Cost]:
 
 def all_stages(work: Path, look: bool = True) -> dict[str, Cost]:
     """`stage` of each up to `pyramid`; what an earlier run left is taken away before, as DVC does."""
-    outputs = {"download": "raw", "landmarks": "landmarks", "align": "aligned", "validate": "", "pyramid": "pyramid"}
     used = {}
-    for name, output in outputs.items():
-        if output:
+    for name in ("source", "download", "landmarks", "align", "validate", "pyramid"):
+        if output := _FOLDERS.get(name):
             shutil.rmtree(work / "data" / output, ignore_errors=True)
         used[name] = stage(work, name, look)
     return used

@@ -25,6 +25,7 @@ _GRACE_S = 10.0  # between asking the process group to stop and ending it
 _TAIL_LINES = 12
 DEADLINE_EXIT = 124  # as of timeout(1)
 REMOTE = "LAPCVAE_DVC_REMOTE"
+_ALWAYS = "always changed"  # what DVC says of a stage that is run each time, whatever has changed
 _STAGE_EXIT = re.compile(r"exited with (-?\d+)$")
 
 
@@ -65,6 +66,7 @@ def run_everything(say: Callable[[str], None] = print) -> None:
 def is_up_to_date(stage: str = "") -> bool:
     """Whether `dvc repro` of everything, or of one stage and what it needs, would do nothing.
 
+    The source is not looked at here: that is what the stage `source` does, each time.
     Raises `PipelineError` where DVC cannot read the project.
     """
     from dvc.exceptions import DvcException
@@ -72,7 +74,8 @@ def is_up_to_date(stage: str = "") -> bool:
 
     try:
         with Repo() as repo:
-            return not (repo.status([stage], with_deps=True) if stage else repo.status())
+            changes = repo.status([stage], with_deps=True) if stage else repo.status()
+            return all(change == _ALWAYS for of_stage in changes.values() for change in of_stage)
     except DvcException as error:
         raise PipelineError(f"DVC cannot tell what has changed: {error}", exit_code=2) from error
 

@@ -20,7 +20,7 @@ from lapcvae.registry import models, promotion, reference, tracking
 from pipelines import contest, dvc_runner, journal, remote
 from pipelines.outcome import Outcome, RetrainConfig, RunStage, Say
 
-DATA_STAGES = ("download", "landmarks", "align", "validate")
+DATA_STAGES = ("source", "download", "landmarks", "align", "validate")
 BREACH = Path("reports/validation.breach.json")  # what `validate` leaves where the data set breaks its limits
 _PARAMS = Path("params.yaml")
 _USERS_MISTAKE = 2

@@ -71,6 +71,8 @@ def _retrain(config: RetrainConfig, outcome: Outcome, run_stage: RunStage, tell:
     if not _is_enough(config, outcome, tell):
         remote.push(tell)
         return
+    journal.enter("stage source")
+    run_stage("source", deadline)  # what it leaves tells DVC whether the source is another
     if not dvc_runner.is_up_to_date():
         journal.enter("first weights")
         with kept(deadline, "laying out first weights"):

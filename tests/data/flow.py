@@ -28,7 +28,7 @@ HERE = ExecutorConfig("processes", 1)
 def source_of(path: Path, **changes: object) -> SourceConfig:
     """The project's own settings for a folder or archive at `path`."""
     kind = "folder" if path.is_dir() else "archive"
-    return replace(load(SourceConfig, "source", PARAMS), kind=kind, path=str(path), **changes)  # type: ignore[arg-type]
+    return replace(load(SourceConfig, "source", PARAMS), **({"kind": kind, "path": str(path)} | changes))  # type: ignore[arg-type]
 
 
 def look_and_align(raw: Path, work: Path, executor: ExecutorConfig = HERE, size: int = 64) -> Counter[str]:

@@ -98,14 +98,19 @@ def test_a_file_that_changes_while_it_is_read_is_not_believed(
     assert _run(path, tmp_path / "cache") == sha256_file(path)
 
 
-def test_only_files_that_were_asked_for_are_kept(path: Path, tmp_path: Path) -> None:
+def test_what_is_kept_of_a_file_goes_when_it_does(path: Path, tmp_path: Path) -> None:
     _run(path, tmp_path / "cache")
     other = tmp_path / "other.tar"
     other.write_bytes(b"others")
+    time.sleep(0.05)
     _run(other, tmp_path / "cache")
-    kept = (tmp_path / "cache" / "digests.json").read_text()
-    assert str(other) in kept
-    assert str(path) not in kept
+    kept = tmp_path / "cache" / "digests.json"
+    assert str(path) in kept.read_text()
+    assert str(other) in kept.read_text()
+    _written_into(path)
+    other.unlink()
+    KnownDigests(tmp_path / "cache").keep()
+    assert kept.read_text() == "{}"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"sha256 a": 1}', '{"sha256 a": ["x"]}', "\x00"])

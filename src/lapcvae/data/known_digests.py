@@ -48,9 +48,10 @@ class KnownDigests:
         return self._digest("md5", path)
 
     def keep(self) -> None:
-        """Keep the digests that were asked for, and no others."""
+        """Keep the digests that were asked for, and what was kept of other files that are as they were."""
         if self._folder is not None:
-            write_text(self._folder / _NAME, json.dumps(self._asked))
+            others = {key: known for key, known in self._known.items() if _is_as_it_was(key, known[0])}
+            write_text(self._folder / _NAME, json.dumps(others | self._asked))
 
     def _digest(self, algorithm: str, path: Path) -> str:
         key, state = f"{algorithm} {path.absolute()}", state_of(path.stat(), time.time_ns())
@@ -63,3 +64,10 @@ class KnownDigests:
             if state and state_of(os.fstat(stream.fileno()), time.time_ns()) == state:
                 self._asked[key] = state, digest
         return digest
+
+
+def _is_as_it_was(key: str, state: str) -> bool:
+    try:
+        return state_of(Path(key.partition(" ")[2]).stat(), time.time_ns()) == state
+    except (OSError, ValueError):
+        return False
