@@ -22,6 +22,7 @@ from tests.pipeline import backends
 ROOT = Path(__file__).parents[2]
 GRAPH = """\
 stages:
+  source: {cmd: "true", always_changed: true}
   first: {cmd: python stage.py first, deps: [stage.py], outs: [first]}
   second: {cmd: python stage.py second, deps: [stage.py, first, wanted], outs: [second]}
 """
