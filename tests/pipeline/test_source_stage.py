@@ -5,7 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import yaml
 
 from lapcvae.data.photographs import read_index
 from pipelines import dvc_runner
+from tests.pipeline.small_retraining import some_faces
 
 ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "data/samples/lfw-sample.tgz"
 LONGEST_S = 120  # the stages take seconds; DVC, where it opens a FIFO, waits for ever
 
 
@@ -33,13 +32,8 @@ def project(new_project: Callable[[str], Path]) -> Path:
     (project / "data/taken").mkdir(parents=True)
     photographs = project.parent / "photographs"
     photographs.mkdir()
-    with tarfile.open(SAMPLE) as tar:
-        for number in range(3):
-            member = tar.next()
-            assert member is not None
-            stream = tar.extractfile(member)
-            assert stream is not None
-            (photographs / f"{number}.jpg").write_bytes(stream.read())
+    for number, (_, data) in enumerate(some_faces(3)):
+        (photographs / f"{number}.jpg").write_bytes(data)
     os.mkfifo(photographs / "fifo.jpg")
     (photographs / "root").symlink_to("/")
     (photographs / "dangling.jpg").symlink_to("/nowhere")
