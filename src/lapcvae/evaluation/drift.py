@@ -115,8 +115,9 @@ def thin(rows: np.ndarray, seed: int) -> np.ndarray:
 
 def save_reference(columns: dict[str, np.ndarray], path: Path) -> None:
     """Write what `describe` gave as an .npz file of plain arrays."""
+    arrays: dict[str, Any] = {name: values.astype(np.float32) for name, values in columns.items()}
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **{k: v.astype(np.float32) for k, v in columns.items()})
+        np.savez_compressed(stream, **arrays)
 
 
 def load_reference(path: Path) -> dict[str, np.ndarray]:

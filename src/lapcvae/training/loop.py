@@ -46,8 +46,7 @@ from lapcvae.training.trainable import Trainable
 VALIDATION_IMAGES = 256
 # Training photographs that batch norm's statistics are taken from at the end; on the way it is VALIDATION_IMAGES.
 STATISTICS_IMAGES = 512
-# What PyTorch raises when a GPU is gone or in error; its libraries' errors are known by their names alone.
-_DEVICE_LOST: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
+# What a GPU's libraries raise when it is gone or in error is known by these names alone.
 _LIBRARIES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
 
 
@@ -81,7 +80,7 @@ def train(
             f"{label}: the device's memory is full; raise `accumulate` or lower `batch` in params.yaml ({error})"
         ) from error
     except RuntimeError as error:
-        if not isinstance(error, _DEVICE_LOST) and not any(name in str(error) for name in _LIBRARIES):
+        if not isinstance(error, torch.AcceleratorError) and not any(name in str(error) for name in _LIBRARIES):
             raise
         raise TrainingError(
             f"{label}: the device failed at update {loop.state.update} ({str(error).splitlines()[0]}); run the same "
