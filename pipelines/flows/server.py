@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from datetime import UTC
 from typing import TypeVar
 from uuid import UUID
 
@@ -108,7 +109,7 @@ def _waiting(client: SyncPrefectClient, deployment: UUID) -> list[UUID]:
     late = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])),
-        expected_start_time=FlowRunFilterExpectedStartTime(before_=DateTime.now("UTC")),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=DateTime.now(UTC)),
     )
     return [run.id for run in client.read_flow_runs(flow_run_filter=late)]
 
