@@ -76,8 +76,9 @@ def _fill(db: sqlite3.Connection, manifest: Path) -> None:
     db.execute("PRAGMA synchronous = OFF")
     columns = ", ".join(f'"{name}" {SQL_TYPES[kind]} NOT NULL' for name, kind in SCHEMA.items())
     db.execute(f"CREATE TABLE {PHOTOGRAPHS} ({columns}) STRICT")
-    given = {name: f"?{place}" for place, name in enumerate(COLUMNS, 1)}
-    values = [_ADDED[name].format(**given) if name in _ADDED else given[name] for name in SCHEMA]
+    given = {name: f"column{place}" for place, name in enumerate(COLUMNS, 1)}  # as SQLite names those of VALUES
+    values = ", ".join(_ADDED[name].format(**given) if name in _ADDED else given[name] for name in SCHEMA)
+    row = ", ".join("?" * len(COLUMNS))
     last = [["no row"]]  # read, to be named where it is refused
 
     def rows() -> Iterator[list[str]]:
@@ -85,7 +86,7 @@ def _fill(db: sqlite3.Connection, manifest: Path) -> None:
             yield last[0]
 
     try:
-        db.executemany(f"INSERT INTO {PHOTOGRAPHS} VALUES ({', '.join(values)})", rows())
+        db.executemany(f"INSERT INTO {PHOTOGRAPHS} SELECT {values} FROM (VALUES ({row}))", rows())
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError, ValueError) as error:
         told = f"{last[0][0]}: {error}"
         raise DataError(f"{manifest}: not a manifest of this version ({told}); run `dvc repro --force align`") from None
