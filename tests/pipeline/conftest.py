@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,11 +82,12 @@ def prefect_server() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def database() -> Iterator[str]:
     programs = backends.postgres_programs() or backends.install_postgres()
     if programs is None:
         pytest.skip("PostgreSQL is not installed and cannot be here; on Debian: apt-get install postgresql")
-    with backends.postgres(tmp_path_factory.mktemp("postgres") / "cluster", programs) as address:
+    # Not in pytest's own folder, which a second pytest beside this one closes to all users but its own.
+    with tempfile.TemporaryDirectory() as top, backends.postgres(Path(top) / "cluster", programs) as address:
         yield address
 
 
