@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -27,7 +27,6 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectException, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed, State
-from prefect.types import DateTime
 
 T = TypeVar("T")
 AWAY = (httpx.TransportError, PrefectHTTPStatusError)
@@ -109,7 +108,8 @@ def _waiting(client: SyncPrefectClient, deployment: UUID) -> list[UUID]:
     late = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])),
-        expected_start_time=FlowRunFilterExpectedStartTime(before_=DateTime.now(UTC)),
+        # Checked by Prefect, whose own type of time differs between its versions and Python's.
+        expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": datetime.now(UTC)}),
     )
     return [run.id for run in client.read_flow_runs(flow_run_filter=late)]
 
