@@ -45,7 +45,7 @@ setup: $(INSTALLED) ## make .venv and install what constraints.txt pins
 $(INSTALLED): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make setup PYTHON=..." >&2; exit 2; }
 	@if command -v uv >/dev/null; then \
-	    .venv/bin/python -c '' 2>/dev/null || uv venv --quiet --clear --python "$(PYTHON)" .venv; \
+	    .venv/bin/python -c '' 2>/dev/null || uv venv --quiet --seed --clear --python "$(PYTHON)" .venv; \
 	    install="uv pip install --compile-bytecode"; \
 	else \
 	    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv; \

@@ -50,7 +50,7 @@ def timed(command: list[str], folder: Path) -> float:
 
 
 def reached(code: str, folder: Path) -> float:
-    """Seconds from the start of Python to the end of `code`; the end of the process, which takes longer, left out."""
+    """Seconds from the start of Python until `code` has run; ending the process is not counted."""
     began = time.time()
     return float(printed([sys.executable, "-c", f"{code}\nimport time; print(time.time())"], folder)) - began
 
