@@ -21,6 +21,7 @@ from lapcvae.data.detector import DetectorConfig, detect
 from lapcvae.data.executor import ExecutorConfig, open_executor
 from lapcvae.data.photographs import Entry, PackedFolder, packed_folder, read_index, read_photograph
 from lapcvae.data.sight import HEADER, Face, Sight, line_of
+from lapcvae.errors import ConfigError
 from lapcvae.io.atomic import atomic_path
 from lapcvae.io.cache import ContentCache, key_of
 from lapcvae.io.progress import progress
@@ -29,7 +30,12 @@ _HASH_SIDE = 16
 _CHUNK = 16  # photographs a task: small enough to keep all cores busy to the end
 _KEPT = 64  # results put into the cache at a time
 _BATCH = 512  # photographs looked up and written at a time, at most
+_ENOUGH = 10  # photographs shown to the detector: where it has failed on all of so many, the fault is its own
 _FORMAT = "5"  # part of the cache key; raise it when `Sight` or how it is made changes
+
+_FAILED = "detector_failed"
+# What a broken package or full memory may be the cause of is looked at again the next time.
+_ACCIDENTS = frozenset({"crashed", _FAILED})
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,9 @@ def look(data: bytes, sha256: str, decode_config: DecodeConfig, detector: Detect
     except Unreadable as unreadable:
         return Sight(sha256, unreadable.reason)
     try:
-        faces = (_given(points),) if points else tuple(detect(image, detector))
+        faces = _faces(image, detector, points)
     except Exception:  # the detector's own slips on odd pictures concern that picture only
-        return Sight(sha256, "detector_failed")
+        return Sight(sha256, _FAILED)
     height, width = image.shape[:2]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
@@ -73,6 +79,10 @@ def look(data: bytes, sha256: str, decode_config: DecodeConfig, detector: Detect
     )
 
 
+def _faces(image: np.ndarray, detector: DetectorConfig, points: str) -> tuple[Face, ...]:
+    return (_given(points),) if points else tuple(detect(image, detector))
+
+
 def _perceptual_hash(grey: np.ndarray) -> str:
     """Hex digits of a 16 x 16 hash; the library gets the image in the size that it would reduce it to, more slowly."""
     side = 4 * _HASH_SIDE
@@ -81,9 +91,11 @@ def _perceptual_hash(grey: np.ndarray) -> str:
 
 
 def _look_at(task: _Task) -> Sight:
-    entry = task.entry
-    data = read_photograph(task.raw, entry.shard, entry.offset, entry.bytes)
-    return look(data, entry.sha256, task.decode, task.detector, entry.points)
+    return look(_read(task), task.entry.sha256, task.decode, task.detector, task.entry.points)
+
+
+def _read(task: _Task) -> bytes:
+    return read_photograph(task.raw, task.entry.shard, task.entry.offset, task.entry.bytes)
 
 
 def _given(points: str) -> Face:
@@ -97,13 +109,31 @@ def _crashed(task: _Task) -> Sight:
     return Sight(task.entry.sha256, "crashed")
 
 
+def _broken(task: _Task) -> ConfigError:
+    """With the detector's own words about one of the photographs, on all of which it has failed."""
+    try:
+        _faces(decode(_read(task), task.decode), task.detector, task.entry.points)
+        said = "not in this process, only in the workers"
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    return ConfigError(
+        f"the face detector raised an error on every photograph it was shown, on {task.entry.name} this one: {said}. "
+        "An installed package may not fit: install the versions that constraints.txt pins (`make setup`), then run the "
+        "same command again"
+    )
+
+
 def find_landmarks(
     raw: Path, out: Path, cache: Path, decode_config: DecodeConfig, detector: DetectorConfig, executor: ExecutorConfig
 ) -> tuple[int, int]:
-    """Write `out` (see `data.sight`), a row for every photograph in `raw`; returns how many, how many looked at now."""
+    """Write `out` (see `data.sight`), a row for every photograph in `raw`; returns how many, how many looked at now.
+
+    Raises `ConfigError` where the detector fails on all it is shown, and there are enough of them to say so.
+    """
     version = f"{_FORMAT}|{decode_config}|{detector.version}"
     counts: Counter[str] = Counter()
     under_way: set[bytes] = set()
+    unkept: dict[bytes, bytes] = {}
     packed = packed_folder(raw)
     with (
         ContentCache(cache) as kept,
@@ -129,15 +159,22 @@ def find_landmarks(
             for keys in batched(batch.missing, _KEPT):
                 some = list(zip(keys, itertools.islice(batch.coming, len(keys)), strict=True))
                 fresh = {key: line_of(sight).encode() for key, sight in some}
+                accidents = {key for key, sight in some if sight.reason in _ACCIDENTS}
+                failed = [key for key, sight in some if sight.reason == _FAILED]
+                counts.update(failed=len(failed), shown=len(failed) + sum(not sight.reason for _, sight in some))
+                if counts["failed"] == counts["shown"] >= _ENOUGH:
+                    entry = next(entry for entry, key in batch.keyed if key == failed[0])
+                    raise _broken(_Task(packed, entry, decode_config, detector))
                 # Soon, so that an interrupted run keeps what it has seen.
-                kept.put((key, fresh[key]) for key, sight in some if sight.reason != "crashed")
+                kept.put((key, line) for key, line in fresh.items() if key not in accidents)
+                unkept.update((key, fresh[key]) for key in accidents)
                 known |= fresh
                 bar.update(len(some))
             under_way.difference_update(batch.missing)
-            # The same file again was under way in the batch before, and is known by now unless it crashed.
+            # The same file again was under way in the batch before, and is known by now.
             known |= kept.get([key for _, key in batch.keyed if key not in known])
-            for entry, key in batch.keyed:
-                stream.write(known[key].decode() if key in known else line_of(Sight(entry.sha256, "crashed")))
+            for _, key in batch.keyed:
+                stream.write((known[key] if key in known else unkept[key]).decode())
             bar.update(len(batch.keyed) - len(batch.missing))
 
         # Small enough for the workers to have a whole batch in hand while the one before is written.
