@@ -25,6 +25,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
+# DVC asks for the user's name, which a container run with a number of its own does not know.
+export LOGNAME := $(or $(LOGNAME),$(USER),$(firstword $(shell id -un 2>/dev/null || id -u)))
+
 # Nothing sends anything to anyone.
 export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
