@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,8 @@ def test_a_model_without_output_has_the_error_of_the_mean_colour(photographs: Pa
 
 
 def test_latents_that_are_never_used_are_counted_and_said(photographs: PackedImages, model: Cascade) -> None:
-    assert table.unused({"lapcvae": evaluate(model, photographs, TEST, VAL, batch=16, seed=0).metrics}) == [
+    metrics = evaluate(model, photographs, TEST, VAL, batch=16, seed=0).metrics
+    assert table.unused({"lapcvae": _listening(metrics)}) == [
         "No model has a latent that is never used (KL below 0.01 nats on average)."
     ]
     silenced = model.level(2)
@@ -102,11 +104,38 @@ def test_latents_that_are_never_used_are_counted_and_said(photographs: PackedIma
             parameter[0] = parameter[2] = 0
     metrics = evaluate(model, photographs, TEST, VAL, batch=16, seed=0).metrics
     assert (metrics["levels"]["2"]["unused_latents"], metrics["levels"]["1"]["unused_latents"]) == (16, 0)
-    said = table.unused({"lapcvae": metrics})
+    said = table.unused({"lapcvae": _listening(metrics)})
     assert said == [
         "lapcvae, level 2: 16 of 32 latents are never used (KL below 0.01 nats on average over the photographs "
         "measured on)."
     ]
+
+
+def _listening(metrics: dict[str, Any]) -> dict[str, Any]:
+    """These metrics, had the decoders learned what latents mean: the model here is not trained."""
+    return {**metrics, "levels": {k: {**level, "importance_nats": 9.0} for k, level in metrics["levels"].items()}}
+
+
+def test_latents_that_the_decoder_does_not_hear_are_said(photographs: PackedImages, model: Cascade) -> None:
+    deaf = model.level(1)
+    with torch.no_grad():
+        for parameter in deaf.from_latent.parameters():
+            parameter.zero_()
+    metrics = evaluate(model, photographs, TEST, VAL, batch=4, seed=0).metrics  # the last batch is of two photographs
+    assert metrics["levels"]["1"]["importance_nats"] == 0
+    assert metrics["levels"]["2"]["importance_nats"] != 0
+    rate = metrics["levels"]["1"]["rate_nats"]
+    assert rate > 1
+    assert table.unused({"lapcvae": metrics})[0] == (
+        f"lapcvae, level 1: the latents carry {rate:.1f} nats, but tell the decoder nothing: with another "
+        "photograph's, distortion changes by +0.000 nats."
+    )
+
+
+def test_of_one_photograph_there_is_no_other_one(photographs: PackedImages, model: Cascade) -> None:
+    metrics = evaluate(model, photographs, TEST[:1], VAL, batch=4, seed=0).metrics
+    assert "importance_nats" not in metrics["levels"]["1"]
+    assert not any("tell the decoder nothing" in sentence for sentence in table.unused({"lapcvae": metrics}))
 
 
 def test_nothing_to_measure_on(model: Cascade, photographs: PackedImages) -> None:
@@ -166,7 +195,7 @@ def test_the_report_is_one_page_that_needs_no_network(
         "1.5 (1.2 to 1.8)",
         "&lt;network&gt; is absent",
         "samples, 32 px",
-        "latent that is never used",
+        "tell the decoder nothing",
     ):
         assert text in page, text
     assert "rejected: no_face" in page

@@ -48,6 +48,18 @@ def test_it_lowers_the_image_space_bound_of_the_greedy_model(small: Small, greed
     assert curve[-1]["loss_nats"] == pytest.approx(curve[-1]["rate_nats"] + curve[-1]["distortion_nats"])
 
 
+def test_a_level_that_collapses_among_others_is_named(
+    small: Small, greedy: Cascade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy.level(1).settings = dataclasses.replace(greedy.level(1).settings, kl_weight=1e4)
+    settings = dataclasses.replace(small.training, updates=60)
+    result = train(EndToEnd(greedy, images(small), 1.0), small.rows, settings, 0, Processes(CPU), "test")
+    said = capsys.readouterr().err
+    assert said.count("warning: test, level 1: posterior collapse: 32 of 32 latents") == 1
+    assert "level 2" not in said
+    assert (result.unused_latents, result.latents) == (32, 64)
+
+
 def test_the_objective_is_the_sum_of_both_bounds(small: Small, greedy: Cascade) -> None:
     trainable = EndToEnd(greedy.eval(), images(small), 0.5)
     rows = small.rows["train"][:4]

@@ -107,6 +107,36 @@ def test_collapse_is_said_once(small: Small, capsys: pytest.CaptureFixture[str])
     assert "collapse" not in said.replace("posterior collapse", "", 1)
 
 
+class Deaf(LevelTraining):
+    """A level whose decoder does not hear its latents, which keep the nats that they need not pay for."""
+
+    def __init__(self, small: Small, free_bits: float) -> None:
+        level = small.trainable(2, latent="vector", latent_size=8, free_bits=free_bits)
+        super().__init__(level.level, level.arrays, level.kind)
+        torch.nn.init.normal_(next(self.level.to_posterior.parameters()))
+        for parameter in self.level.from_latent.parameters():
+            torch.nn.init.zeros_(parameter.requires_grad_(False))
+
+
+def test_free_bits_do_not_hide_a_collapse(small: Small, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(small, Deaf(small, free_bits=0.5))
+    said = capsys.readouterr().err
+    assert said.count("warning: test: posterior collapse: the 8 latents carry ") == 1
+    assert "but tell the decoder nothing: with another photograph's, distortion changes by +0.000 nats" in said
+    assert result.unused_latents == 0
+    assert result.curve[-1]["rate_nats"] > 1
+
+
+def test_without_validation_photographs_the_rate_alone_is_looked_at(
+    small: Small, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = dataclasses.replace(small, rows={**small.rows, "val": small.rows["val"][:1]})
+    run(alone, Deaf(alone, free_bits=0.5))
+    run(alone, alone.trainable(2, kl_weight=1e4))
+    said = capsys.readouterr().err
+    assert said.count("posterior collapse") == said.count("latents carry less than 0.01 nats each") == 1
+
+
 def test_a_level_that_uses_its_latents_is_not_called_collapsed(
     small: Small, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from lapcvae.evaluation.intervals import summary
 from lapcvae.io.progress import progress
 from lapcvae.models.cascade import Cascade, LevelPass
 from lapcvae.models.level import LevelCVAE
-from lapcvae.models.likelihood import level_nll
+from lapcvae.models.likelihood import level_nll, permutation_importance
 from lapcvae.training.guards import UNUSED_NATS
 
 # A latent is active where the posterior mean moves with the photograph (Burda et al. 2016, section 5.1).
@@ -70,8 +70,9 @@ def evaluate(
     `ms_ssim`, `sharpness_ratio` and `band_energy_ratio.pxN` of the reconstruction to the photograph (all at the
     posterior mean), `bits_per_dim`, `rate_nats`, `distortion_nats` (image space), `sigma_255`,
     `coefficient_bound_nats` (the sum of L_k: a bound on pyramid coefficients, not on the image), `latents`,
-    `active_units`, `parameters`, and `levels.k` with the same a level, its error budget, and `unused_latents`, those
-    whose KL is below `UNUSED_NATS`.
+    `active_units`, `parameters`, and `levels.k` with the same a level, its error budget, `unused_latents`, those
+    whose KL is below `UNUSED_NATS`, and (of two
+    photographs or more) `importance_nats`, the latents' permutation importance.
     Raises `DataError` where there is nothing to measure on.
     """
     if len(test) == 0:
@@ -149,6 +150,9 @@ def _sampled(
                 distortion = level_nll(model.level(k), done, model.level(k).log_sigma)
                 _append(parts, f"rate_{k}", done.kl().flatten(1).sum(1).double().cpu().numpy())
                 _append(parts, f"distortion_{k}", distortion.double().cpu().numpy())
+                if len(x) > 1:  # of one photograph alone it says nothing
+                    importance = permutation_importance(model.level(k), done, model.level(k).log_sigma)
+                    _append(parts, f"importance_{k}", importance.double().cpu().numpy())
             bar.update(len(x))
     return {name: np.concatenate(values) for name, values in parts.items()}
 
@@ -177,6 +181,7 @@ def _at_mean(model: Cascade, photographs: PackedImages, rows: np.ndarray, batch:
 
 def _level_metrics(level: LevelCVAE, k: int, sampled: dict[str, np.ndarray], at_mean: dict[str, np.ndarray]) -> dict:
     rate, distortion = float(sampled[f"rate_{k}"].mean()), float(sampled[f"distortion_{k}"].mean())
+    importance = sampled.get(f"importance_{k}")
     active = int((at_mean[f"moved_{k}"].var(0) > ACTIVE_VARIANCE).sum())
     latents = int(np.prod(level.latent_shape))
     kl = np.sort(at_mean[f"kl_{k}"].mean(0, dtype=np.float64))[::-1]
@@ -191,6 +196,7 @@ def _level_metrics(level: LevelCVAE, k: int, sampled: dict[str, np.ndarray], at_
         "active_units": active,
         "active_share": active / latents,
         "unused_latents": int((kl < UNUSED_NATS).sum()),
+        **({"importance_nats": float(importance.mean())} if importance is not None else {}),
         "rate_in_top_tenth": float(kl[: max(1, latents // 10)].sum() / max(kl.sum(), 1e-12)),
         "parameters": sum(p.numel() for p in level.parameters()),
         "rmse_own_size": root["level"],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from lapcvae.models.mobilenet import NAME as NETWORK
-from lapcvae.training.guards import UNUSED_NATS
+from lapcvae.training.guards import UNUSED_NATS, is_ignored
 
 # heading, how to read it off a model's metrics
 COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
@@ -113,13 +114,19 @@ def _distance(value: Any) -> str:
 
 def unused(metrics: dict[str, Any]) -> list[str]:
     """A sentence a level that has latents it never uses, of every model; one sentence where there is none."""
-    found = [
-        f"{name}, level {k}: {level['unused_latents']:,} of {level['latents']:,} latents are never used (KL below "
-        f"{UNUSED_NATS:g} nats on average over the photographs measured on)."
-        for name, values in metrics.items()
-        for k, level in values["levels"].items()
-        if level["unused_latents"]
-    ]
+    found = []
+    for name, values in metrics.items():
+        for k, level in values["levels"].items():
+            if level["unused_latents"]:
+                found.append(
+                    f"{name}, level {k}: {level['unused_latents']:,} of {level['latents']:,} latents are never used "
+                    f"(KL below {UNUSED_NATS:g} nats on average over the photographs measured on)."
+                )
+            elif is_ignored(level.get("importance_nats", math.nan), level["latents"]):
+                found.append(
+                    f"{name}, level {k}: the latents carry {level['rate_nats']:.1f} nats, but tell the decoder "
+                    f"nothing: with another photograph's, distortion changes by {level['importance_nats']:+.3f} nats."
+                )
     return found or [f"No model has a latent that is never used (KL below {UNUSED_NATS:g} nats on average)."]
 
 

@@ -6,6 +6,7 @@ Shapes: errors B C S S (target minus mean, in the coordinates the likelihood cou
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -46,3 +47,14 @@ def level_nll(level: LevelCVAE, done: LevelPass, log_sigma: Tensor) -> Tensor:
         total = nll(done.error, log_sigma, level.settings.likelihood).sum((1, 2, 3))
     # A density of gain * x is that of x divided by gain, for each number.
     return total if level.scale.gain == 1 else total + numbers * math.log(level.scale.gain)
+
+
+def permutation_importance(level: LevelCVAE, done: LevelPass, log_sigma: Tensor) -> Tensor:
+    """Distortion that each image's latents save beside those of another image of the batch: B nats.
+
+    How much the decoder listens to z_k (permutation importance, Breiman 2001): about 0 where it ignores them, whatever
+    their KL is. Needs two images or more.
+    """
+    mean = level.decode(done.z.roll(1, 0), done.condition)
+    other = replace(done, mean=mean, error=level.error(done.target, mean))
+    return level_nll(level, other, log_sigma) - level_nll(level, done, log_sigma)

@@ -23,7 +23,7 @@ from lapcvae.pyramid.laplacian import gaussian_pyramid
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import terms
 from lapcvae.training.processes import over_processes
-from lapcvae.training.trainable import Terms, Trainable
+from lapcvae.training.trainable import KL_UNITS, Terms, Trainable
 
 _CHUNK = 256
 
@@ -61,6 +61,7 @@ class EndToEnd(Trainable):
             rates.append(rate)
             bounds.append(rate + distortion)
             weighted.append(distortion + level.settings.kl_weight * paid)
+            found[f"{KL_UNITS}_{k}"] = done.kl().detach().mean(0).flatten()
         return {
             **found,
             "rate_nats": sum(rates[1:], rates[0]),

@@ -16,7 +16,7 @@ EXPLOSION_NATS = 5.0
 SLOWER = 0.5
 # A latent whose KL stays below this many nats carries nothing (1 % of a nat, as in Burda et al. 2016 for variances).
 UNUSED_NATS = 0.01
-# Share of the updates after which a latent should have been found useful.
+# Share of the updates after which latents should have been found useful.
 _SETTLED = 0.5
 
 
@@ -38,14 +38,34 @@ def all_finite(tensors: dict[str, Tensor]) -> bool:
     return bool(torch.stack(torch._foreach_norm(floats, math.inf)).isfinite().all())
 
 
-def collapse(label: str, rate_nats: float, unused: int, latents: int, share_done: float) -> str:
-    """The collapse alarm: a warning where latents stay unused although half the training has passed, or "".
+def collapse(label: str, kl_units_nats: Tensor, importance_nats: float) -> str:
+    """The collapse alarm: a warning where the latents of a level say nothing, or "".
 
-    unused: latents, of `latents`, whose KL is below `UNUSED_NATS`. It sounds where all are, or nearly no nats flow.
+    kl_units_nats: the mean KL of each latent. It sounds where the mean of these is below `UNUSED_NATS`.
+    importance_nats: the latents' permutation importance (`models.likelihood.permutation_importance`), NaN where it is
+    not known. A rate alone does not tell: with free bits a latent keeps nats that the decoder may not listen to.
     """
-    if share_done < _SETTLED or (unused < latents and rate_nats >= UNUSED_NATS * latents):
-        return ""
-    return (
-        f"warning: {label}: posterior collapse: {unused} of {latents} latents carry less than {UNUSED_NATS} nats each "
-        f"({rate_nats:.3f} nats in all); lower `kl_weight`, or raise `kl_warmup` or `free_bits`"
-    )
+    latents, rate_nats = kl_units_nats.numel(), float(kl_units_nats.sum())
+    if rate_nats < UNUSED_NATS * latents:
+        unused = int((kl_units_nats < UNUSED_NATS).sum())
+        return (
+            f"warning: {label}: posterior collapse: {unused} of {latents} latents carry less than {UNUSED_NATS} nats "
+            f"each ({rate_nats:.3f} nats in all); lower `kl_weight`, or raise `kl_warmup` or `free_bits`"
+        )
+    if is_ignored(importance_nats, latents):
+        return (
+            f"warning: {label}: posterior collapse: the {latents} latents carry {rate_nats:.1f} nats, but tell the "
+            f"decoder nothing: with another photograph's, distortion changes by {importance_nats:+.3f} nats; lower "
+            "`learning_rate` or `kl_weight`, or raise `kl_warmup`"
+        )
+    return ""
+
+
+def is_ignored(importance_nats: float, latents: int) -> bool:
+    """Whether latents of this permutation importance change next to nothing; not known (NaN) is no."""
+    return importance_nats < UNUSED_NATS * latents
+
+
+def settled(update: int, updates: int) -> bool:
+    """Whether so much of the training has passed that latents should have been found useful."""
+    return update >= _SETTLED * updates

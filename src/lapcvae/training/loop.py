@@ -22,12 +22,12 @@ from lapcvae.data.batches import BatchOrder
 from lapcvae.errors import TrainingError
 from lapcvae.io.memory import held_memory
 from lapcvae.io.progress import progress
-from lapcvae.models.batch_norm import batch_norms
 from lapcvae.training.account import Account
 from lapcvae.training.checkpoint import Checkpoints
 from lapcvae.training.ema import WeightAverage
 from lapcvae.training.feed import Feed
-from lapcvae.training.guards import UNUSED_NATS, all_finite, collapse, verdict
+from lapcvae.training.guards import UNUSED_NATS, all_finite, collapse, settled, verdict
+from lapcvae.training.held_out import STATISTICS_IMAGES, HeldOut
 from lapcvae.training.layout import Batch
 from lapcvae.training.meter import Meter
 from lapcvae.training.optimiser import Optimiser
@@ -40,12 +40,8 @@ from lapcvae.training.schedule import learning_rate
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.signals import StopRequest
 from lapcvae.training.state import TrainingState
-from lapcvae.training.statistics import take_statistics
-from lapcvae.training.trainable import Trainable
+from lapcvae.training.trainable import KL_UNITS, Trainable
 
-VALIDATION_IMAGES = 256
-# Training photographs that batch norm's statistics are taken from at the end; on the way it is VALIDATION_IMAGES.
-STATISTICS_IMAGES = 512
 # What a GPU's libraries raise when it is gone or in error is known by these names alone.
 _LIBRARIES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
 
@@ -122,6 +118,7 @@ class _Loop:
         self.decide = torch.compile(decide) if compiled and replayed else decide
         order = BatchOrder(rows["train"], settings.batch, seed)
         self.feed = Feed(trainable, order, seed, processes, settings.batch, settings.accumulate)
+        self.held_out = HeldOut(trainable, rows, self.feed, settings.batch // settings.accumulate)
         self.measured = Measured(self._timed_step, self._shapes(), choices, quiet=quiet)
         self.recovery = Recovery(self.state, checkpoints, settings, processes, label)
         self.bar = progress(total=settings.updates * settings.batch, label=label, unit="image")
@@ -152,7 +149,8 @@ class _Loop:
         self.feed.close()
         self.recovery.wait()
         self.trainable.load_state_dict(state.average.state)
-        self._take_statistics(STATISTICS_IMAGES)
+        with self.autocast:
+            self.held_out.take_statistics(STATISTICS_IMAGES)
         self.trainable.eval()
         return TrainingResult.of(state, settings, self.processes.device)
 
@@ -237,20 +235,23 @@ class _Loop:
         if reason := self.processes.same(reason):
             return f"{reason} at update {state.update}"
         norm = means.pop("gradient_norm")
+        first_look = settled(state.update, settings.updates) and not settled(state.update - updates, settings.updates)
+        with self.autocast:
+            held_out_nats, importance_nats = self.held_out.measure(first_look or state.update == settings.updates)
         row = {
             "update": state.update,
             "images_seen": state.update * settings.batch,
             "loss_nats": loss,
             "rate_nats": means.pop("rate_nats"),
             "distortion_nats": means.pop("distortion_nats"),
-            "val_loss_nats": self._held_out_loss(),
+            "val_loss_nats": held_out_nats,
             **({"sigma": math.exp(means.pop("log_sigma"))} if "log_sigma" in means else {}),
             "gradient_norm": norm,
             "learning_rate": learning_rate(settings, state.update - 1) * state.rate_scale,
             **means,
         }
         state.curve.append(row)
-        self._watch_latents(row["rate_nats"], vectors.get("kl_units_nats"))
+        self._watch_latents(vectors, importance_nats)
         if self.processes.first:
             memory = peak_memory_bytes(self.processes.device)
             self.bar.set_postfix_str(
@@ -262,36 +263,15 @@ class _Loop:
             self.recovery.keep()
         return ""
 
-    def _watch_latents(self, rate_nats: float, kl_units: Tensor | None) -> None:
-        if kl_units is None:
-            return
+    def _watch_latents(self, vectors: dict[str, Tensor], importance_nats: float) -> None:
         state = self.state
-        state.latents, state.unused_latents = kl_units.numel(), int((kl_units < UNUSED_NATS).sum())
-        share_done = state.update / self.settings.updates
-        warning = collapse(self.label, rate_nats, state.unused_latents, state.latents, share_done)
-        if warning and not state.collapse_told and self.processes.first:
-            print(warning, file=sys.stderr)
-        state.collapse_told = state.collapse_told or bool(warning)
-
-    @torch.no_grad()
-    def _held_out_loss(self) -> float:
-        """-(evidence bound) in nats of up to `VALIDATION_IMAGES` held-out photographs, always with the same noise."""
-        rows = self.rows["val"][:VALIDATION_IMAGES]
-        if len(rows) == 0:
-            return math.nan
-        self._take_statistics(VALIDATION_IMAGES)
-        self.trainable.eval()
-        packed, noise = next(self.feed.as_they_are(rows, len(rows)))
-        with self.autocast:
-            terms = self.trainable.forward(packed, noise)  # not compiled: another batch size would compile anew
-        self.trainable.train()
-        return float(terms["rate_nats"] + terms["distortion_nats"])
-
-    def _take_statistics(self, images: int) -> None:
-        """Batch norm's, of so many training photographs in batches as large as a step's."""
-        if batch_norms(self.trainable):
-            rows = self.rows["train"]
-            rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), images)).astype(int)]
-            part = self.settings.batch // self.settings.accumulate
-            with self.autocast:
-                take_statistics(self.trainable, self.feed.as_they_are(rows, part))
+        state.latents = sum(kl.numel() for kl in vectors.values())
+        state.unused_latents = sum(int((kl < UNUSED_NATS).sum()) for kl in vectors.values())
+        if state.collapse_told or not settled(state.update, self.settings.updates):
+            return
+        for name, kl in vectors.items():
+            level = name.removeprefix(KL_UNITS).removeprefix("_")
+            warning = collapse(f"{self.label}, level {level}" if level else self.label, kl, importance_nats)
+            if warning and self.processes.first:
+                print(warning, file=sys.stderr)
+            state.collapse_told = state.collapse_told or bool(warning)

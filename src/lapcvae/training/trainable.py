@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lapcvae.models.cascade import run_level
 from lapcvae.models.gaussian import gaussian_nll
 from lapcvae.models.level import LevelCVAE
+from lapcvae.models.likelihood import permutation_importance
 from lapcvae.models.mobilenet import load_mobilenet
 from lapcvae.models.noise import Drawn
 from lapcvae.models.perceptual import METRIC, perceptual_distance
@@ -23,6 +24,7 @@ from lapcvae.training.objective import batch_log_sigma, noisy, terms
 from lapcvae.training.schedule import warm_up
 
 Terms = dict[str, Tensor]
+KL_UNITS = "kl_units_nats"
 
 # Beside a PixelCNN's own likelihood, the picture mu_K it is given is held to x_K as a Gaussian's mean with this weight:
 # x~_K is then the face that z_K means, and z_K is not ignored for what neighbouring pixels tell already.
@@ -61,10 +63,17 @@ class Trainable(nn.Module):
 
         `rate_nats` and `distortion_nats` (scalars) must be among them: the curve shows them, and their sum as
         `loss_nats`. Other scalars are logged under their own names (`log_sigma` as `sigma`), but for those that begin
-        with `_`. Vectors are not logged; `kl_units_nats` (the KL of each latent) feeds the collapse alarm and the
-        count of unused latents.
+        with `_`. Vectors are not logged: they are the KL of each latent, `kl_units_nats`, or of several levels
+        `kl_units_nats_k` each, for the count of unused latents and the collapse alarm.
         """
         raise NotImplementedError
+
+    def importance_nats(self, packed: tuple[Tensor, ...], noise: tuple[Tensor, ...]) -> Tensor | None:
+        """The latents' permutation importance, for the collapse alarm (`models.likelihood`); None where it is not told.
+
+        Called as `forward` is, in evaluation mode and with two photographs or more.
+        """
+        return None
 
     def losses(self, batch_terms: Terms, update: int | Tensor) -> Mapping[str, Tensor]:
         """What each part minimises: a scalar a name in `parts`. Order is that of stepping.
@@ -120,8 +129,14 @@ class LevelTraining(Trainable):
             "distortion_nats": distortion,
             "log_sigma": batch_log_sigma(self.level, done),
             "_paid_nats": paid,
-            "kl_units_nats": done.kl().detach().mean(0).flatten(),
+            KL_UNITS: done.kl().detach().mean(0).flatten(),
         }
+
+    def importance_nats(self, packed: tuple[Tensor, ...], noise: tuple[Tensor, ...]) -> Tensor:
+        """Of z_k."""
+        x, coarser = self.arrays.unpack(packed)
+        done = run_level(self.level, x, coarser, self.kind, Drawn(noise))
+        return permutation_importance(self.level, done, batch_log_sigma(self.level, done)).mean()
 
     def losses(self, batch_terms: Terms, update: int | Tensor) -> Mapping[str, Tensor]:
         """Distortion and the weighted rate, a target dimension: one learning rate and clipping norm suit every size."""

@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from lapcvae.models.batch_norm import batch_norms
 from lapcvae.models.cascade import run_level
 from lapcvae.models.level import LevelCVAE
+from lapcvae.models.likelihood import permutation_importance
 from lapcvae.models.noise import Drawn
 from lapcvae.models.published import Discriminator
 from lapcvae.training.arrays import LevelArrays
 from lapcvae.training.objective import batch_log_sigma, terms
 from lapcvae.training.processes import over_processes
 from lapcvae.training.schedule import warm_up
-from lapcvae.training.trainable import Terms, Trainable
+from lapcvae.training.trainable import KL_UNITS, Terms, Trainable
 
 # gamma: what a nat of feature error weighs for the decoder beside a nat of being found out. The error begins with some
 # 2,000 nats, so both are then of order 1.
@@ -72,7 +73,7 @@ class VaeGanTraining(Trainable):
             "rate_nats": rate,
             "distortion_nats": distortion,
             "log_sigma": batch_log_sigma(self.level, done).detach(),
-            "kl_units_nats": done.kl().detach().mean(0).flatten(),
+            KL_UNITS: done.kl().detach().mean(0).flatten(),
         }
         if not self.training or not torch.is_grad_enabled():
             return found
@@ -88,6 +89,12 @@ class VaeGanTraining(Trainable):
             "made_nats": F.softplus(is_rebuilt).mean() + F.softplus(is_drawn).mean(),
             "_decoder_nats": F.softplus(-is_rebuilt).mean() + F.softplus(-is_drawn).mean(),
         }
+
+    def importance_nats(self, packed: tuple[Tensor, ...], noise: tuple[Tensor, ...]) -> Tensor:
+        """Of z."""
+        x, _ = self.arrays.unpack(packed)
+        done = run_level(self.level, x, None, "burt", Drawn(noise))
+        return permutation_importance(self.level, done, batch_log_sigma(self.level, done)).mean()
 
     def losses(self, batch_terms: Terms, update: int | Tensor) -> Mapping[str, Tensor]:
         """Of each part; the encoder's a target dimension, as every bound here."""
