@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import time
 from collections.abc import Callable
 
 from lapcvae.errors import LapcvaeError
 from pipelines import lifeline
-
-PROCESSES = "LAPCVAE_PROCESSES"
-
-
-def join_processes(module: str) -> None:
-    """Start this stage anew under torchrun where `LAPCVAE_PROCESSES` says how many processes are to train together.
-
-    An environment variable and no parameter: it changes who works, not what comes out, so DVC need not know.
-    """
-    if os.environ.get(PROCESSES, "1") != "1" and "WORLD_SIZE" not in os.environ:
-        launch = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            os.environ[PROCESSES],
-            "-m",
-            module,
-        ]
-        os.execv(sys.executable, [sys.executable, *launch, *sys.argv[1:]])
 
 
 def run_stage(name: str, work: Callable[[], str]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from lapcvae.registry.scribe import head_start
-from pipelines.stage import join_processes, run_stage
+from pipelines.launch import join_processes
+from pipelines.stage import run_stage
 
 if __name__ == "__main__":
     join_processes("pipelines.stages.train_baseline")

@@ -140,6 +140,7 @@ def folder(tmp_path: Path) -> Path:
 LOST = [
     torch.AcceleratorError("CUDA error: unspecified launch failure\nmore lines"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer."),
 ]
 
 

@@ -42,8 +42,8 @@ from lapcvae.training.signals import StopRequest
 from lapcvae.training.state import TrainingState
 from lapcvae.training.trainable import KL_UNITS, Trainable
 
-# What a GPU's libraries raise when it is gone or in error is known by these names alone.
-_LIBRARIES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
+# What libraries raise when a GPU, or a process beside this one, is gone or in error is known by these names alone.
+_LIBRARIES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL", "/gloo/")
 
 
 def train(
@@ -79,8 +79,9 @@ def train(
         if not isinstance(error, torch.AcceleratorError) and not any(name in str(error) for name in _LIBRARIES):
             raise
         raise TrainingError(
-            f"{label}: the device failed at update {loop.state.update} ({str(error).splitlines()[0]}); run the same "
-            "command again to go on from the last checkpoint"
+            f"{label}: the device{' or another process' if processes.count > 1 else ''} failed at update "
+            f"{loop.state.update} ({str(error).splitlines()[0]}); run the same command again to go on from the last "
+            "checkpoint"
         ) from error
     finally:
         if checkpoints is not None:

@@ -79,6 +79,11 @@ class SeveralProcesses(Processes):
                 "training in several processes needs the package `accelerate`; install the extra `distributed`, or "
                 "train in one process"
             ) from None
+        own, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if 0 < gpus <= own:
+            raise ConfigError(
+                f"this machine has {gpus} GPU(s), too few for its process {own + 1}; start one process a GPU"
+            )
         self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
         super().__init__(self._accelerator.device)
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
