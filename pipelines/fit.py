@@ -30,7 +30,7 @@ from lapcvae.training.draws import fit_draws
 from lapcvae.training.loop import train
 from lapcvae.training.processes import these_processes
 from lapcvae.training.rebuild import calibrate_sigma, write_facts, write_rebuilt
-from lapcvae.training.scratch import MEASURED, digests, key_of, scratch_folder
+from lapcvae.training.scratch import digests, key_of, measured, scratch_folder
 from lapcvae.training.settings import TrainingSettings
 from lapcvae.training.trainable import LevelTraining, Trainable
 from lapcvae.training.vae_gan import FEATURE_WEIGHT, VaeGanTraining
@@ -90,7 +90,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
     resolved = {"model": asdict(description.settings), "training": asdict(settings), "seed": seed}
     trainable = _trainable(job, model, data.training, stored.kind)
     if not processes.first:
-        train(trainable, rows, settings, seed, processes, name, choices=MEASURED)
+        train(trainable, rows, settings, seed, processes, name, choices=measured())
         processes.close()
         return f"process {processes.rank} of {processes.count}"
     key = key_of({**resolved, "description": asdict(description), "name": name}, inputs)
@@ -102,7 +102,7 @@ def fit(name: str, kind: str, key: str, level: int | None) -> str:
         run.tag("warm_start", begun.origin or "none")
         result = train(
             trainable, rows, settings, seed, processes, name, Checkpoints(scratch, key),
-            lambda row: run.log(int(row["update"]), row), MEASURED, run.settle,
+            lambda row: run.log(int(row["update"]), row), measured(), run.settle,
         )  # fmt: skip
         processes.close()
         calibrate_sigma(model, data.composed, rows["train"], stored.kind, seed)

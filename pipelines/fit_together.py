@@ -23,7 +23,7 @@ from lapcvae.training.draws import fit_draws_together
 from lapcvae.training.end_to_end import EndToEnd, calibrate
 from lapcvae.training.loop import train
 from lapcvae.training.processes import these_processes
-from lapcvae.training.scratch import MEASURED, digests, key_of, scratch_folder
+from lapcvae.training.scratch import digests, key_of, measured, scratch_folder
 from lapcvae.training.settings import TrainingSettings
 from pipelines.records import sweep, write_records
 
@@ -63,7 +63,7 @@ def fit_together(name: str, key: str) -> str:
     arrays = LevelArrays(PackedImages(own, processes.device))
     trainable = EndToEnd(cascade, arrays, job.image_weight)
     if not processes.first:
-        train(trainable, rows, settings, seed, processes, name, choices=MEASURED)
+        train(trainable, rows, settings, seed, processes, name, choices=measured())
         processes.close()
         return f"process {processes.rank} of {processes.count}"
     inputs = digests([own, *(folder / WEIGHTS for folder in folders)])
@@ -76,7 +76,7 @@ def fit_together(name: str, key: str) -> str:
         sweep(name)
         result = train(
             trainable, rows, settings, seed, processes, name, Checkpoints(scratch, scratch_key),
-            lambda row: run.log(int(row["update"]), row), MEASURED, run.settle,
+            lambda row: run.log(int(row["update"]), row), measured(), run.settle,
         )  # fmt: skip
         processes.close()
         calibrate(cascade, arrays, rows["train"], seed)

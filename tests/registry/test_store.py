@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lapcvae.registry.store import open_client, open_experiment, project_top, tracking_uri
+from lapcvae.registry.store import open_client, open_experiment, tracking_uri
 
 
 def test_environment_names_the_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,9 +19,9 @@ def test_copy_of_the_project_made_by_dvc_uses_the_real_projects_store(
     copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "abc"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    assert project_top() == project
+    assert tracking_uri() == f"sqlite:///{project}/mlflow.db"
     monkeypatch.setenv("DVC_ROOT", str(project / "elsewhere"))
-    assert project_top() == project / "elsewhere"
+    assert tracking_uri() == f"sqlite:///{project}/elsewhere/mlflow.db"
 
 
 def test_experiment_in_the_bin_is_restored(project: Path) -> None:

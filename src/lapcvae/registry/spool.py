@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lapcvae.io.project import project_top
 from lapcvae.registry import pipeline_run
 from lapcvae.registry.crashed import end_as_crashed
 from lapcvae.registry.operations import END, START, Operation, apply, describe
-from lapcvae.registry.store import open_client, open_experiment, project_top, told
+from lapcvae.registry.store import open_client, open_experiment, told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapcvae.errors import LapcvaeError, RegistryError
+from lapcvae.io.project import project_top
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,22 +22,6 @@ if TYPE_CHECKING:
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # as of `mlflow server`; for a database that is written without a server
-
-
-def project_top() -> Path:
-    """The real project's top folder, also from inside one of DVC's temporary copies of it.
-
-    `dvc exp run --temp` and queued experiments run stages in a copy under `.dvc/tmp/exps`, thrown away afterwards;
-    DVC then sets `DVC_ROOT` to the project that asked. Without it (a stage run by hand) it is the current folder,
-    or, where that lies inside some `.dvc`, the folder that holds that `.dvc`.
-    """
-    if root := os.environ.get("DVC_ROOT"):
-        return Path(root).resolve()
-    here = Path.cwd().resolve()
-    for folder in reversed(here.parents):
-        if folder.name == ".dvc":
-            return folder.parent
-    return here
 
 
 def tracking_uri() -> str:
