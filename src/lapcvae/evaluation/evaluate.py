@@ -71,8 +71,8 @@ def evaluate(
     posterior mean), `bits_per_dim`, `rate_nats`, `distortion_nats` (image space), `sigma_255`,
     `coefficient_bound_nats` (the sum of L_k: a bound on pyramid coefficients, not on the image), `latents`,
     `active_units`, `parameters`, and `levels.k` with the same a level, its error budget, `unused_latents`, those
-    whose KL is below `UNUSED_NATS`, and (of two
-    photographs or more) `importance_nats`, the latents' permutation importance.
+    whose KL is below `UNUSED_NATS`, and (of two photographs or more) `importance_nats`, the latents' permutation
+    importance.
     Raises `DataError` where there is nothing to measure on.
     """
     if len(test) == 0:
