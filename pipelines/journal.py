@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lapcvae.io.atomic import read_json, write_json
+from lapcvae.io.lock import lock_if_free
 from lapcvae.io.process import is_alive, own_name
 
 SCRATCH = Path(".cache/retrain")
@@ -30,10 +30,8 @@ def one_at_a_time(name: str) -> Iterator[Held | None]:
     name: of this run, for the journal, such as its Prefect flow run id.
     """
     SCRATCH.mkdir(parents=True, exist_ok=True)
-    with (SCRATCH / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with lock_if_free(SCRATCH / "lock") as free:
+        if not free:
             yield None
             return
         died = None

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines.launch import PROCESSES, wanted
@@ -14,15 +16,18 @@ ROOT = Path(__file__).parents[2]
 START = "import sys; from pipelines.launch import launch; sys.exit(launch('tests.pipeline.launched', sys.argv[1:], 2))"
 
 
-def _start(how: str) -> subprocess.Popen[str]:
+def _start(folder: Path, how: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", START, how],
+        [sys.executable, "-c", START, str(folder), how],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
+
+
+def _running(folder: Path) -> list[bool]:
+    """Of the two processes, whether each is there; both have signed in."""
+    return [psutil.pid_exists(int((folder / rank).read_text())) for rank in ("0", "1")]
 
 
 @pytest.mark.parametrize(
@@ -33,30 +38,32 @@ def _start(how: str) -> subprocess.Popen[str]:
         (
             "killed",
             128 + signal.SIGKILL,
-            "launched killed: error: process 1 of 2 was ended by SIGKILL; the same command goes on from the last "
-            "checkpoint\n",
+            "launched {folder} killed: error: process 1 of 2 was ended by SIGKILL; the same command goes on from the "
+            "last checkpoint\n",
         ),
     ],
 )
-def test_the_exit_code_is_that_of_who_failed_first_and_so_are_the_words(how: str, code: int, said: str) -> None:
-    process = _start(how)
-    out, err = process.communicate()
-    assert (process.returncode, err) == (code, said)
-    assert sorted(out.split("\n")) == ["", "0 has begun", "1 has begun"]
+def test_the_exit_code_is_that_of_who_failed_first_and_so_are_the_words(
+    tmp_path: Path, how: str, code: int, said: str
+) -> None:
+    process = _start(tmp_path, how)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (code, said.format(folder=tmp_path))
+    assert _running(tmp_path) == [False, False]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_all_of_them(number: signal.Signals) -> None:
-    process = _start("waiting")
-    assert process.stdout is not None
-    for _ in range(2):
-        process.stdout.readline()
+def test_a_signal_ends_all_of_them(tmp_path: Path, number: signal.Signals) -> None:
+    process = _start(tmp_path, "waiting")
+    while not ((tmp_path / "0").exists() and (tmp_path / "1").exists()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    assert _running(tmp_path) == [True, True]
     process.send_signal(number)
     _, err = process.communicate()
     assert process.returncode == 128 + number
     assert "torch/distributed" not in err
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    assert _running(tmp_path) == [False, False]
 
 
 def test_a_process_that_is_one_of_several_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

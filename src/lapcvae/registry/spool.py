@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lapcvae.io.lock import lock_if_free
 from lapcvae.io.project import project_top
 from lapcvae.registry import pipeline_run
 from lapcvae.registry.crashed import end_as_crashed
@@ -67,13 +68,10 @@ def deliver() -> int:
     """Deliver every spool that no living run still writes; how many. Raises `RegistryError` where MLflow is away."""
     count = 0
     for path in sorted(folder().glob("*/")) if folder().is_dir() else []:
-        with (path / _OPEN).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            _deliver_one(path)
-            count += 1
+        with lock_if_free(path / _OPEN) as free:
+            if free:
+                _deliver_one(path)
+                count += 1
     return count
 
 

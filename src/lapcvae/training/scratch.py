@@ -7,7 +7,6 @@ experiment ran in; this folder stays.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -22,6 +21,7 @@ import torch
 import lapcvae
 from lapcvae.errors import TrainingError
 from lapcvae.io.atomic import sha256_file, told
+from lapcvae.io.lock import lock_if_free
 from lapcvae.io.project import project_top
 
 SCRATCH = Path(".cache/training")
@@ -66,7 +66,7 @@ def scratch_folder(name: str, key: str) -> Iterator[Path]:
             folder = top / name / key[:16]
             with told(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            if held.enter_context(_lock(folder)):
+            if held.enter_context(lock_if_free(folder / "lock")):
                 break
         else:
             raise TrainingError(
@@ -82,18 +82,6 @@ def _prune(folder: Path) -> None:
     """Remove the oldest of the folders beside this one, but for those that are being trained in."""
     others = sorted((p for p in folder.parent.iterdir() if p != folder and p.is_dir()), key=lambda p: p.stat().st_mtime)
     for old in others[: -(_KEPT - 1)]:
-        with _lock(old) as free:
+        with lock_if_free(old / "lock") as free:
             if free:
                 shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock; False where another process does."""
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
