@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,8 @@ def test_two_that_train_the_same_in_one_project_are_one_too_many(project: Path) 
 
 def test_the_newest_are_kept_and_those_in_use(project: Path) -> None:
     folders = [_stopped("level3", f"{i}" * 20) for i in range(3)]
+    for age, folder in enumerate(reversed(folders)):  # further apart than a file system's clock ticks
+        os.utime(folder, (1e9 - age, 1e9 - age))
     with _in_use(folders[0]):
         _stopped("level3", "3" * 20)
         assert [folder.exists() for folder in folders] == [True, True, True]
